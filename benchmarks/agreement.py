@@ -1,0 +1,41 @@
+"""That the PyTorch network of the benchmark is ours: as many weights, with the same ones the same output."""
+
+import jax
+import numpy as np
+import torch
+import torch_unet
+
+from diffusion import build
+
+TOLERANCE = 1e-4
+
+
+def check(config, facts) -> dict:
+    """{'weights', 'output': largest difference of outputs}. AssertionError where the networks differ."""
+    run = build.experiment(config, facts)
+    shapes = jax.eval_shape(run.network.init, jax.random.key(0))
+    rng = np.random.default_rng(1)
+    # Drawn, not initialised: where our layers start as zero, any network agrees.
+    params = jax.tree.map(lambda leaf: _drawn(rng, leaf.shape), shapes)
+    network = torch_unet.build(config, facts)
+    ours = sum(leaf.size for leaf in jax.tree.leaves(params))
+    theirs = sum(weight.numel() for weight in network.parameters())
+    assert ours == theirs, f'{ours:,} weights, PyTorch {theirs:,}'
+    torch_unet.copy_weights(network, params)
+    x = rng.standard_normal((5, *facts.shape), np.float32)
+    noise = rng.uniform(-1.5, 1, 5).astype(np.float32)
+    tokens = rng.integers(0, facts.tokenizer.size, (5, facts.tokenizer.length), np.int32)
+    tokens[0] = 0
+    expected = np.asarray(jax.jit(run.network.apply)(params, x, noise, {'tokens': tokens}, None))
+    with torch.no_grad():
+        output = network(torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(noise), torch.from_numpy(tokens))
+    difference = np.abs(expected - output.permute(0, 2, 3, 1).numpy()).max()
+    # Weights are drawn so that the output is of order one; a tolerance means nothing next to zeros.
+    assert 0.1 < expected.std() < 10, f'outputs have a standard deviation of {expected.std():.2g}'
+    assert difference < TOLERANCE, f'outputs differ by {difference:.2g}'
+    return {'weights': ours, 'output': float(difference)}
+
+
+def _drawn(rng, shape):
+    width = np.prod(shape[:-1]) if len(shape) > 1 else 4.0
+    return (rng.standard_normal(shape) / np.sqrt(width)).astype(np.float32) + (len(shape) == 1) * np.float32(0.5)

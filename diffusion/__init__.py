@@ -1,0 +1,1 @@
+"""Diffusion, score-based and flow-matching image models in JAX and Flax."""

@@ -1,0 +1,49 @@
+"""`diffusion PROGRAM ...`: the one dispatcher."""
+
+import importlib
+import sys
+import traceback
+
+from diffusion import usage
+
+PROGRAMS = {
+    'train': 'train a model, or go on where a run stopped',
+    'sample': 'draw pictures from a checkpoint',
+    'doctor': 'what is installed, what devices there are, what is missing',
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one program; returns its exit status: 0 done, 2 wrong call, 70 fault, 75 stopped with all saved."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ('-h', '--help'):
+        width = max(map(len, PROGRAMS))
+        lines = [f'  {name:{width}}  {what}' for name, what in PROGRAMS.items()]
+        print('usage: diffusion PROGRAM ...   (diffusion PROGRAM --help for each)\n\n' + '\n'.join(lines))
+        return 0 if argv else 2
+    if argv[0] not in PROGRAMS:
+        return _fail(usage.unknown('program', argv[0], PROGRAMS), 2)
+    debug = '--debug' in argv
+    try:
+        program = importlib.import_module(f'diffusion.programs.{argv[0]}')
+        return program.main([word for word in argv[1:] if word != '--debug'])
+    except usage.UsageError as error:
+        if debug:
+            traceback.print_exc()
+        return _fail(str(error), 2)
+    except KeyboardInterrupt:
+        return _fail('interrupted', 130)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        message = str(error).strip().split('\n')[0]
+        return _fail(f'{type(error).__name__}: {message} (a fault inside; --debug shows where)', 70)
+
+
+def _fail(message: str, status: int) -> int:
+    print(f'diffusion: {message}', file=sys.stderr)
+    return status
+
+
+if __name__ == '__main__':
+    sys.exit(main())

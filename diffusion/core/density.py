@@ -1,0 +1,41 @@
+"""Densities: at which noise levels a network is trained.
+
+Density = (process, u) -> sigma, a quantile function: u: [B] in [0, 1) is spread evenly over the global batch by
+`stratified`, and comes back as noise-to-signal ratios.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.scipy import special
+
+__all__ = ['log_normal', 'uniform_t', 'logit_normal']
+
+Density = Callable
+
+
+def stratified(key, batch: int):
+    """Low-discrepancy u: [batch] in [0, 1), u_i = (u_0 + i / batch) mod 1: Kingma et al. 2107.00630, App. I.1."""
+    return jnp.mod(jax.random.uniform(key) + jnp.arange(batch) / batch, 1.0)
+
+
+def _gaussian(u):
+    return special.ndtri(jnp.clip(u, 1e-6, 1 - 1e-6))
+
+
+def log_normal(mean: float = -1.2, std: float = 1.2) -> Density:
+    """log sigma ~ N(mean, std**2), whatever the process: Karras et al. 2206.00364, Table 1."""
+    return lambda process, u: jnp.exp(mean + std * _gaussian(u))
+
+
+def uniform_t() -> Density:
+    """t uniform in [t_min, t_max] of the process."""
+    return lambda process, u: process.nsr(process.t_min + (process.t_max - process.t_min) * u)
+
+
+def logit_normal(mean: float = 0.0, std: float = 1.0) -> Density:
+    """logit t ~ N(mean, std**2), kept inside [t_min, t_max]: Esser et al. 2403.03206, Eq. 19."""
+    return lambda process, u: process.nsr(
+        jnp.clip(jax.nn.sigmoid(mean + std * _gaussian(u)), process.t_min, process.t_max)
+    )

@@ -1,0 +1,104 @@
+"""Samplers: from noise to an image.
+
+Sampler = (denoise, x, sigmas, keys) -> x_0 with denoise: (x, sigma: [B]) -> E[x_0 | x], x: [B, H, W, C] float32 at
+noise level sigmas[0], sigmas: [N + 1] decreasing to 0 (see `grids`), keys: [B], one an example. A sampler is one
+`lax.scan` over the N steps. In these coordinates the probability-flow ODE is dx/dsigma = (x - D(x, sigma)) / sigma
+(Karras et al. 2206.00364, Eq. 1 with s = 1) for every process.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from diffusion.core import randomness
+
+__all__ = ['euler', 'heun', 'ancestral', 'ddim']
+
+Sampler = Callable
+
+
+def initial_noise(keys, shape, sigma_max):
+    """x at the noisiest level: sigma_max times normal noise. keys: [B]; returns [B, *shape] float32."""
+    return sigma_max * randomness.normal(randomness.substream(keys, 'initial'), shape)
+
+
+def _level(sigma, x):
+    return jnp.full(x.shape[0], sigma, x.dtype)
+
+
+def _loop(step, x, sigmas):
+    """Folds step(x, sigma, sigma_next, index) over consecutive noise levels."""
+    index = jnp.arange(len(sigmas) - 1)
+    x, _ = lax.scan(lambda x, s: (step(x, *s), None), x, (sigmas[:-1], sigmas[1:], index))
+    return x
+
+
+def euler() -> Sampler:
+    """First order on the probability-flow ODE; the same as DDIM with eta = 0. N evaluations."""
+    return ddim(eta=0.0)
+
+
+def heun(churn: float = 0.0, churn_min: float = 0.0, churn_max: float = 1e9, churn_noise: float = 1.0) -> Sampler:
+    """Second order, with optional churn: Karras et al. 2206.00364, Algorithms 1 and 2. 2 N - 1 evaluations.
+
+    churn: S_churn, the noise added over the whole trajectory, in steps; churn_min, churn_max: the range of sigma
+    it acts in; churn_noise: S_noise.
+    """
+
+    def sample(denoise, x, sigmas, keys):
+        gamma_max = min(churn / (len(sigmas) - 1), 2**0.5 - 1)
+
+        def step(x, sigma, sigma_next, index):
+            if churn:
+                gamma = jnp.where((sigma >= churn_min) & (sigma <= churn_max), gamma_max, 0.0)
+                noise = randomness.normal(randomness.at_step(keys, index), x.shape[1:])
+                # sqrt(raised**2 - sigma**2), written so that rounding cannot make it the root of a negative number.
+                x = x + churn_noise * sigma * jnp.sqrt(gamma * (2 + gamma)) * noise
+                sigma = sigma * (1 + gamma)
+            slope = (x - denoise(x, _level(sigma, x))) / sigma
+            ahead = x + (sigma_next - sigma) * slope
+
+            def correct(ahead):
+                slope_ahead = (ahead - denoise(ahead, _level(sigma_next, x))) / sigma_next
+                return x + (sigma_next - sigma) * (slope + slope_ahead) / 2
+
+            return lax.cond(sigma_next > 0, correct, lambda ahead: ahead, ahead)
+
+        return _loop(step, x, sigmas)
+
+    return sample
+
+
+def ddim(eta: float = 0.0) -> Sampler:
+    """DDIM, from the ODE (eta = 0) to DDPM's ancestral sampling (eta = 1): Song et al. 2010.02502, Eqs. 12 and 16.
+
+    Divided by alpha, Eq. 16 is var = eta**2 s'**2 (s**2 - s'**2) / s**2 for a step from s to s', for every process.
+    With eta = 1 this is the posterior variance of Ho et al. 2006.11239, Eq. 7. N evaluations.
+    """
+
+    def sample(denoise, x, sigmas, keys):
+        def step(x, sigma, sigma_next, index):
+            x0 = denoise(x, _level(sigma, x))
+            ratio = sigma_next / sigma
+            std = eta * ratio * jnp.sqrt((sigma - sigma_next) * (sigma + sigma_next))
+            kept = jnp.sqrt(jnp.maximum(sigma_next**2 - std**2, 0.0)) / sigma if eta else ratio
+            x = x0 + kept * (x - x0)
+            if eta:
+                x = x + std * randomness.normal(randomness.at_step(keys, index), x.shape[1:])
+            return x
+
+        return _loop(step, x, sigmas)
+
+    return sample
+
+
+def ancestral(eta: float = 1.0) -> Sampler:
+    """Ancestral sampling of the reverse Markov chain: Ho et al. 2006.11239, Algorithm 2; `ddim` with eta = 1."""
+    return ddim(eta)
+
+
+def generate(denoise, sampler: Sampler, sigmas, keys, shape) -> jax.Array:
+    """x_0: [B, *shape] from nothing but keys: [B]; the whole chain, to be called inside one `jit`."""
+    return sampler(denoise, initial_noise(keys, shape, sigmas[0]), sigmas, randomness.substream(keys, 'steps'))

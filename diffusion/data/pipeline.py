@@ -1,0 +1,116 @@
+"""An endless stream of batches whose only position is the step."""
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable
+
+import grain
+import numpy as np
+from grain import experimental
+
+from diffusion.data import sources
+
+# Up to here an epoch's order is kept as a table of at most 16 MiB; beyond, single places of it are
+# computed by grain's cipher, which needs no table but takes 0.1 ms a place where examples are few.
+TABLE = 2**22
+# grain's own choice.
+ROUNDS = 4
+
+
+def example_ids(positions: np.ndarray, examples: int, seed: int) -> np.ndarray:
+    """Which example stands at each position of the stream: int64 [B] -> int64 [B] in [0, examples).
+
+    Position p is number k of epoch e, (e, k) = divmod(p, examples). Every epoch is a permutation of
+    its own, keyed by (seed, e).
+    """
+    epochs, ranks = np.divmod(positions, examples)
+    ids = np.empty(len(positions), np.int64)
+    for epoch in np.unique(epochs).tolist():
+        here = epochs == epoch
+        if examples <= TABLE:
+            ids[here] = _order(examples, seed, epoch)[ranks[here]]
+        else:
+            ids[here] = _places(ranks[here], examples, seed, epoch)
+    return ids
+
+
+@functools.lru_cache(maxsize=4)
+def _order(examples, seed, epoch):
+    # Sorting raw bits, whose stream numpy promises never to change, as it does not for permutation().
+    bits = np.random.PCG64(np.random.SeedSequence((seed, epoch))).random_raw(examples)
+    return np.argsort(bits, kind='stable').astype(np.int32)
+
+
+def _places(ranks, examples, seed, epoch):
+    key = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+    place = functools.partial(experimental.index_shuffle, max_index=examples - 1, seed=key, rounds=ROUNDS)
+    return [place(index=rank) for rank in ranks.tolist()]
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """Item i is this process's share of global batch start + i, a pure function of the fields and
+    i."""
+
+    source: sources.Source
+    batch: int
+    seed: int
+    encode: Callable[[list[str]], np.ndarray] | None
+    process_index: int
+    process_count: int
+    start: int
+
+    def __len__(self) -> int:
+        return sys.maxsize // self.batch - self.start
+
+    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+        share = self.batch // self.process_count
+        first = (self.start + int(i)) * self.batch + self.process_index * share
+        ids = example_ids(np.arange(first, first + share), len(self.source), self.seed)
+        batch = self.source.gather(ids)
+        captions = batch.pop('caption', None)
+        if self.encode is not None:
+            batch['tokens'] = self.encode(captions)
+        return {**batch, 'index': ids}
+
+
+def batches(
+    source: sources.Source,
+    *,
+    batch: int,
+    seed: int,
+    encode: Callable[[list[str]], np.ndarray] | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    start: int = 0,
+    threads: int = 2,
+    ahead: int = 4,
+) -> grain.DatasetIterator:
+    """This process's contiguous share of each global batch, from step `start` on, without end.
+
+    batch: global batch size; encode: captions -> int32 [B, L]; threads, ahead: how many threads
+    read how many batches ahead. A batch is {'image': [b, H, W, C], 'index': int64 [b] (example
+    ids), 'label': int32 [b] if there are classes, 'tokens': int32 [b, L] with `encode`}, b = batch
+    / process_count. Over all processes every example appears once an epoch, in an order that
+    depends on neither their number nor, but for where it is cut, on `batch`.
+
+    The iterator's `close()` ends its threads. Raises ValueError for a batch that the processes
+    cannot share.
+    """
+    if batch < 1 or batch % process_count:
+        below = max(batch, 0) // process_count * process_count
+        legal = ' or '.join(str(size) for size in (below, below + process_count) if size > 0)
+        raise ValueError(f'batch={batch} does not divide among {process_count} processes: use {legal}')
+    if not 0 <= process_index < process_count or start < 0 or seed < 0:
+        raise ValueError(
+            f'process_index={process_index} of process_count={process_count}, start={start}, seed={seed}: '
+            'the index is below the count and none is negative'
+        )
+    if encode is not None and not source.captioned:
+        raise ValueError('encode: this data set has no captions')
+    # Opened here, so that missing data is an error of this call, not of a thread later on.
+    len(source)
+    items = Batches(source, batch, seed, encode, process_index, process_count, start)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(ahead, threads))
+    return iter(grain.MapDataset.source(items).to_iter_dataset(options))

@@ -1,0 +1,1 @@
+"""What a checkpoint is worth: measures of samples against data."""

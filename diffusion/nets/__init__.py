@@ -1,0 +1,1 @@
+"""Networks in Flax NNX, used functionally: a network is `init(key) -> params` and `apply(params, ...)`."""

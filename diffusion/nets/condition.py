@@ -1,0 +1,44 @@
+"""What a network is told besides the image: the noise level, a class label, text."""
+
+import functools
+
+import jax.numpy as jnp
+from flax import nnx
+
+from diffusion.nets import layers, text
+
+
+class Condition(nnx.Module):
+    """Embeds the noise level and the conditions into one vector, and the text into tokens besides.
+
+    cond holds 'label': [B] int32 in [-1, classes) where the set has classes, and 'tokens': [B, L] int32 in
+    [0, vocabulary) where it has captions. Label -1 and token 0 are the null condition.
+    """
+
+    def __init__(self, features, *, classes=0, vocabulary=0, length=0, text_width=64, text_layers=0, rngs, dtype=None):
+        self.features = features
+        self.noise = layers.MLP(features, features, features, rngs=rngs, dtype=dtype)
+        self.label = nnx.Embed(classes + 1, features, dtype=dtype, rngs=rngs) if classes else None
+        tower = functools.partial(text.TextTower, layers=text_layers, rngs=rngs, dtype=dtype)
+        self.text = tower(vocabulary, length, text_width, features) if vocabulary else None
+
+    def __call__(self, noise, cond):
+        """noise: [B] -> vector: [B, features], tokens: [B, L, text_width] or None, mask: [B, L] or None."""
+        vector = self.noise(layers.noise_features(noise, self.features))
+        if self.label is not None:
+            vector = vector + self.label(cond['label'] + 1)
+        tokens = mask = None
+        if self.text is not None:
+            tokens, mask, pooled = self.text(cond['tokens'])
+            vector = vector + pooled
+        return nnx.silu(vector), tokens, mask
+
+
+def null(classes=0, length=0):
+    """The null condition that `Condition` understands: a dict of arrays without the batch axis."""
+    cond = {}
+    if classes:
+        cond['label'] = jnp.full((), -1, jnp.int32)
+    if length:
+        cond['tokens'] = jnp.zeros((length,), jnp.int32)
+    return cond

@@ -1,0 +1,107 @@
+"""Layers that several networks share. `keys` are one key an example, [B], or None for no dropout."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+zeros = nnx.initializers.zeros_init()
+
+
+def linear(features_in, features_out, *, rngs, dtype=None, zero=False):
+    """A dense layer with float32 parameters that computes in dtype; zero: starts as the zero map."""
+    init = {'kernel_init': zeros} if zero else {}
+    return nnx.Linear(features_in, features_out, dtype=dtype, rngs=rngs, **init)
+
+
+def conv(features_in, features_out, kernel, *, rngs, dtype=None, zero=False):
+    """A kernel x kernel convolution, SAME padding, on [B, H, W, C]; zero: starts as the zero map."""
+    init = {'kernel_init': zeros} if zero else {}
+    return nnx.Conv(features_in, features_out, (kernel, kernel), dtype=dtype, rngs=rngs, **init)
+
+
+def fold(keys, index):
+    """Keys of one of several uses: keys [B] or None -> the same."""
+    return None if keys is None else jax.vmap(lambda key: jax.random.fold_in(key, index))(keys)
+
+
+def dropout(x, keys, rate):
+    """Zeroes elements of x: [B, ...] with probability rate, each example from its own key."""
+    if keys is None or not rate:
+        return x
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(kept, x / (1 - rate), 0)
+
+
+def modulate(x, vector):
+    """FiLM: x: [B, ..., C] times 1 + scale plus shift, both from vector: [B, 2 C] (Perez et al. 1709.07871)."""
+    vector = vector.reshape(vector.shape[0], *(1,) * (x.ndim - 2), -1)
+    scale, shift = jnp.split(vector, 2, -1)
+    return x * (1 + scale) + shift
+
+
+def noise_features(noise, width):
+    """Sines and cosines of the noise level: [B] -> [B, width]. log(sigma) / 4 spans about [-2, 2]."""
+    phase = 2 * np.pi * noise[:, None] * np.geomspace(0.1, 16, width // 2, dtype=np.float32)
+    return jnp.concatenate([jnp.cos(phase), jnp.sin(phase)], -1)
+
+
+def patch_positions(height, width, features):
+    """Fixed sine-cosine positions of a grid of patches: [height * width, features], features divisible by 4."""
+    frequency = np.geomspace(1, 1e-4, features // 4)
+    rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing='ij')
+    phases = [axis.reshape(-1, 1) * frequency for axis in (rows, columns)]
+    return np.concatenate([f(phase) for phase in phases for f in (np.sin, np.cos)], -1).astype(np.float32)
+
+
+class MLP(nnx.Module):
+    """Two dense layers with an activation between."""
+
+    def __init__(self, features_in, hidden, features_out, *, rngs, dtype=None, activation=nnx.silu):
+        self.up = linear(features_in, hidden, rngs=rngs, dtype=dtype)
+        self.down = linear(hidden, features_out, rngs=rngs, dtype=dtype)
+        self.activation = activation
+
+    def __call__(self, x):
+        return self.down(self.activation(self.up(x)))
+
+
+class Attention(nnx.Module):
+    """Multi-head attention of x: [B, N, C] to context: [B, M, D], or to itself. Starts as zero where zero is set.
+
+    mask: [B, M] bool, the context positions that may be looked at.
+    """
+
+    def __init__(self, features, context=0, *, heads, rngs, dtype=None, zero=True):
+        if features % heads:
+            raise ValueError(f'{features} features do not divide into {heads} heads')
+        self.heads = heads
+        self.query = linear(features, features, rngs=rngs, dtype=dtype)
+        self.key = linear(context or features, features, rngs=rngs, dtype=dtype)
+        self.value = linear(context or features, features, rngs=rngs, dtype=dtype)
+        self.out = linear(features, features, rngs=rngs, dtype=dtype, zero=zero)
+
+    def __call__(self, x, context=None, mask=None):
+        context = x if context is None else context
+        split = functools.partial(self._split, heads=self.heads)
+        mask = None if mask is None else mask[:, None, None, :]
+        y = jax.nn.dot_product_attention(
+            split(self.query(x)), split(self.key(context)), split(self.value(context)), mask=mask
+        )
+        return self.out(y.reshape(x.shape))
+
+    @staticmethod
+    def _split(x, heads):
+        return x.reshape(*x.shape[:-1], heads, -1)
+
+
+class GroupNorm(nnx.Module):
+    """Group normalisation of [B, H, W, C] in float32, returned in x's dtype."""
+
+    def __init__(self, features, *, rngs, groups=8):
+        self.norm = nnx.GroupNorm(features, num_groups=min(groups, features // 4), dtype=jnp.float32, rngs=rngs)
+
+    def __call__(self, x):
+        return self.norm(x).astype(x.dtype)

@@ -1,0 +1,62 @@
+"""`diffusion doctor`: what is installed, what devices there are, what is missing and the line that mends it."""
+
+import importlib.metadata
+import os
+import platform as machine
+import sys
+
+from diffusion import usage
+
+PACKAGES = (
+    'jax',
+    'jaxlib',
+    'flax',
+    'optax',
+    'orbax-checkpoint',
+    'grain',
+    'tensorflow-datasets',
+    'ml-collections',
+    'numpy',
+    'pillow',
+    'libtpu',
+    'jax-cuda12-plugin',
+    'jax-cuda13-plugin',
+)
+OPTIONAL = frozenset({'libtpu', 'jax-cuda12-plugin', 'jax-cuda13-plugin'})
+
+
+def main(argv: list[str]) -> int:
+    """Prints the report; exit status 0, or 2 where a device of this machine would go unused or a package is missing."""
+    usage.Parser('doctor', __doc__.split(': ', 1)[1]).parse(argv)
+    print(f'python    {machine.python_version()} on {machine.system()} {machine.machine()}, {sys.executable}')
+    print(f'cores     {os.cpu_count()}')
+    missing = []
+    for name in PACKAGES:
+        version = _version(name)
+        if version or name not in OPTIONAL:
+            print(f'{name:<20} {version or "MISSING"}')
+        if not version and name not in OPTIONAL:
+            missing.append(name)
+    if missing:
+        raise usage.UsageError(f'missing packages: pip install {" ".join(missing)}')
+    return _devices()
+
+
+def _devices() -> int:
+    from diffusion.runtime import platform
+
+    hidden = platform.hidden_accelerators()
+    with usage.checked():
+        devices = platform.configure(batch=8)
+    kinds = {device.device_kind for device in devices}
+    print(f'devices   {len(devices)} x {devices[0].platform} ({", ".join(sorted(kinds))})')
+    print(f'files     {", ".join(hidden) if hidden else "no GPU or TPU"} among the device files of this machine')
+    print('verdict   ready')
+    return 0
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,77 @@
+"""Drawing samples in calls of one fixed size, whatever number is asked for."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from diffusion import build
+from diffusion import config as configs
+from diffusion.runtime import mesh as meshes
+
+
+@dataclasses.dataclass(frozen=True)
+class Artist:
+    """A compiled sampler: `draw` it with weights as often as wanted; another scale or sigmas compile nothing."""
+
+    draw_call: Any
+    mesh: Mesh
+    batch: int
+    sigmas: np.ndarray
+    scale: np.ndarray
+
+    def draw(self, weights, seeds, cond: dict) -> Iterator[np.ndarray]:
+        """Images [n, H, W, C] in the order of seeds, a call's worth at a time.
+
+        seeds: N ints in [0, 2**31); cond: dict of numpy [N, ...].
+        """
+        for start in range(0, len(seeds), self.batch):
+            rows = np.arange(start, min(start + self.batch, len(seeds)))
+            # The last call is filled up with repetitions: one shape, one compilation.
+            padded = np.resize(rows, self.batch)
+            inputs = {'seeds': np.asarray(seeds, np.int32)[padded], **{k: v[padded] for k, v in cond.items()}}
+            inputs = meshes.put(self.mesh, inputs)
+            place = meshes.replicated(self.mesh)
+            sigmas, scale = jax.device_put((self.sigmas, self.scale), place)
+            images = self.draw_call(weights, inputs.pop('seeds'), inputs, sigmas, scale)
+            yield np.asarray(jax.device_get(images))[: len(rows)]
+
+
+def artist(run: build.Experiment, config: configs.Config, mesh: Mesh, most: int) -> Artist:
+    """The sampler of a config on a mesh. most: images wanted, where they are fewer than a call's worth."""
+    devices = mesh.devices.size
+    batch = -(-min(config['sample']['batch'], most) // devices) * devices
+    split, whole = meshes.batched(mesh), meshes.replicated(mesh)
+    draw = jax.jit(build.sampling(run, config), in_shardings=(None, split, split, whole, whole), out_shardings=split)
+    sigmas = np.asarray(build.sigmas(run, config))
+    scale = np.float32(config['guidance'].get('scale', 1.0))
+    return Artist(draw, mesh, batch, sigmas, scale)
+
+
+def conditions(run: build.Experiment, count: int, prompts=(), labels=()) -> dict:
+    """The condition arrays of `count` images: prompts and labels are repeated in turn; none given is the null one.
+
+    prompts: strings; labels: names of classes or their numbers. Raises ValueError for what the model cannot know.
+    """
+    tokenizer, classes = run.facts.tokenizer, run.facts.classes
+    if prompts and not tokenizer:
+        raise ValueError('this model was not trained on text: it takes no --prompt')
+    if labels and not classes:
+        raise ValueError('this model was not trained on classes: it takes no --label')
+    cond = {name: np.broadcast_to(np.asarray(value), (count, *value.shape)) for name, value in run.null.items()}
+    if prompts:
+        cond['tokens'] = np.resize(tokenizer.encode(list(prompts)), (count, tokenizer.length))
+    if labels:
+        cond['label'] = np.resize(np.asarray([_label(label, classes) for label in labels], np.int32), count)
+    return cond
+
+
+def _label(label, classes) -> int:
+    if str(label) in classes:
+        return classes.index(str(label))
+    if str(label).isdecimal() and int(label) < len(classes):
+        return int(label)
+    raise ValueError(f'no class {label!r}: {configs.nearest(str(label), classes[:1000])}')

@@ -1,0 +1,151 @@
+"""`diffusion sample`: draw pictures from a checkpoint."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from diffusion import build, usage
+from diffusion.programs import drawing, workdir
+from diffusion.runtime import checkpoint, mesh, pictures, platform, state, status
+
+
+def main(argv: list[str]) -> int:
+    """Writes one PNG a seed, named by the seed, and grid.png; points as points.npy. Exit status 0, or 2."""
+    args, overrides = _parser().parse(argv)
+    with usage.checked():
+        if not os.path.isdir(args.workdir):
+            raise ValueError(
+                f'there is no workdir {args.workdir!r}: diffusion train --workdir={args.workdir} makes one'
+            )
+        stored = workdir.read(args.workdir)
+        if stored is None:
+            raise ValueError(f'{args.workdir!r} is not a run: it holds no {workdir.FILE}')
+        config, facts = _chosen(stored[0], args, overrides), stored[1]
+        seeds = _seeds(args)
+        run = build.experiment(config, facts)
+        out = _free(args.out, seeds, args.overwrite)
+        runtime, batch = config['runtime'], min(config['sample']['batch'], len(seeds))
+        devices = platform.configure(runtime['platform'], runtime['devices'], batch)
+        platform.cache(os.path.join(args.workdir, os.pardir, '.jax_cache'))
+        cond = drawing.conditions(run, len(seeds), args.prompt, _labels(args, facts, seeds))
+        grid = mesh.make(devices)
+        artist = drawing.artist(run, config, grid, len(seeds))
+        saved = checkpoint.open_existing(args.workdir)
+    with contextlib.closing(saved):
+        with usage.checked():
+            step = _step(saved, args.step)
+        target = state.abstract(grid, run.network.init, run.optimizer)
+        name = 'params' if args.weights == 'raw' else 'ema'
+        weights = saved.weights(step, name, checkpoint.abstract_weights(target, mesh.replicated(grid)))
+    print(f'{args.weights} weights of step {step}, {_recipe(config)}')
+    pictures.save(out / 'grid.png', _draw(artist, weights, seeds, cond, out))
+    print(f'{len(seeds)} pictures in {out}')
+    return 0
+
+
+def _parser():
+    parser = usage.Parser('sample', __doc__.split(': ', 1)[1])
+    parser.add_argument('--workdir', required=True, metavar='DIR', help='the run to draw from')
+    parser.add_argument('--out', default='out', metavar='DIR', help='where the PNG files go (default: out)')
+    parser.add_argument('--prompt', action='append', default=[], metavar='TEXT', help='words; may be repeated')
+    parser.add_argument('--label', action='append', default=[], metavar='CLASS', help='a class; may be repeated')
+    parser.add_argument('--num', type=int, metavar='N', help='how many: seeds 0 to N - 1 (default: 16)')
+    parser.add_argument('--seeds', metavar='LIST', help='which seeds: 17,42 or 100-199')
+    parser.add_argument('--sampler', metavar='NAME', help='short for --config.sampler.name')
+    parser.add_argument('--steps', metavar='N', help='short for --config.sample.steps')
+    parser.add_argument('--guidance', metavar='SCALE', help='short for --config.guidance.scale; 1 is off')
+    parser.add_argument('--weights', choices=('ema', 'raw'), default='ema', help='(default: ema)')
+    parser.add_argument('--step', type=int, metavar='N', help='which checkpoint (default: the newest)')
+    parser.add_argument('--overwrite', action='store_true', help='replace pictures of these seeds in --out')
+    parser.epilog = f'Also --config.SECTION.KEY=VALUE for the sections {", ".join(build.SAMPLING)}'
+    return parser
+
+
+def _chosen(config, args, overrides):
+    """The run's config with what this call chooses. Raises ValueError for what training has fixed."""
+    config = {**config, 'runtime': {}}  # where a run was trained says nothing of where it is drawn from
+    short = {'sampler.name': args.sampler, 'sample.steps': args.steps}
+    overrides = [*(f'{key}={value}' for key, value in short.items() if value is not None), *overrides]
+    if args.guidance is not None:
+        overrides += ['guidance.name=classifier_free', f'guidance.scale={args.guidance}']
+    for override in overrides:
+        section = override.split('.')[0]
+        if section in build.SCHEMA and section not in build.SAMPLING:
+            raise ValueError(
+                f'config.{override.split("=")[0]} is fixed by the training of this run; when drawing, choose in: '
+                f'{", ".join(build.SAMPLING)}'
+            )
+    return build.override(config, overrides)
+
+
+def _seeds(args) -> list[int]:
+    if args.seeds is None:
+        num = 16 if args.num is None else args.num
+        if num < 1:
+            raise ValueError(f'--num={num}: at least 1')
+        return list(range(num))
+    seeds = []
+    for part in args.seeds.split(','):
+        first, dash, last = part.strip().partition('-')
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ValueError(f'--seeds={args.seeds}: whole numbers and ranges with commas, as 17,42 or 100-199')
+        seeds += range(int(first), int(last) + 1) if dash else [int(first)]
+    if not seeds or max(seeds) >= 2**31:
+        raise ValueError(f'--seeds={args.seeds}: seeds lie in [0, 2**31)')
+    if len(set(seeds)) < len(seeds) or (args.num is not None and args.num != len(seeds)):
+        raise ValueError(f'--seeds={args.seeds} names a seed twice, or --num={args.num} contradicts it')
+    return seeds
+
+
+def _labels(args, facts, seeds):
+    """Classes in turn by seed where none is named: what a class-conditional model is trained to draw."""
+    if args.label or args.prompt or not facts.classes:
+        return args.label
+    return [seed % len(facts.classes) for seed in seeds]
+
+
+def _free(out, seeds, overwrite) -> Path:
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f'--out={out} is a file')
+    there = [
+        name for name in (*(f'{seed}.png' for seed in seeds), 'grid.png', 'points.npy') if (folder / name).exists()
+    ]
+    if there and not overwrite:
+        raise ValueError(f'--out={out} holds {there[0]} already: name another folder, or add --overwrite')
+    return folder
+
+
+def _step(saved, wanted) -> int:
+    if wanted is None:
+        return saved.latest()
+    if wanted not in saved.steps():
+        raise ValueError(f'no checkpoint of step {wanted}: there are {", ".join(map(str, saved.steps()))}')
+    return wanted
+
+
+def _recipe(config) -> str:
+    scale = config['guidance'].get('scale', 1.0)
+    return f'{config["sampler"]["name"]} sampler, {config["sample"]["steps"]} steps, guidance {scale:g}'
+
+
+def _draw(artist, weights, seeds, cond, out) -> np.ndarray:
+    """Writes each picture as it comes (numbers: points.npy at the end); returns the sheet of the first 100."""
+    first, done = [], 0
+    with status.Status('sample', len(seeds)) as line:
+        for images in artist.draw(weights, seeds, cond):
+            if images.dtype == np.uint8:
+                for seed, image in zip(seeds[done:], images):
+                    pictures.save(out / f'{seed}.png', image)
+            done += len(images)
+            room = 100 - len(first) if images.dtype == np.uint8 else len(images)
+            first += list(images[: max(room, 0)])
+            line.update(done)
+    kept = np.stack(first)
+    if kept.dtype == np.uint8:
+        return pictures.sheet(kept)
+    points = kept.reshape(len(kept), -1)
+    pictures.save_array(out / 'points.npy', points)
+    return pictures.scatter(points)

@@ -1,0 +1,51 @@
+"""What a window of steps amounts to: mean metrics, images a second, share of the time spent waiting for data."""
+
+import contextlib
+import time
+
+import jax
+import numpy as np
+
+
+class Meter:
+    """Collects metrics as they are dispatched, without waiting for them; `summary` waits and starts a new window."""
+
+    def __init__(self, batch: int):
+        self._batch = batch
+        self.aside = 0.0  # seconds since the beginning that were not steps
+        self._reset()
+
+    def _reset(self):
+        self._metrics, self._waited, self._aside, self._begin = [], 0.0, 0.0, time.monotonic()
+
+    @contextlib.contextmanager
+    def waiting(self):
+        """Time inside is waiting for data."""
+        begin = time.monotonic()
+        yield
+        self._waited += time.monotonic() - begin
+
+    @contextlib.contextmanager
+    def paused(self):
+        """Time inside is not training: samples, checkpoints."""
+        begin = time.monotonic()
+        yield
+        spent = time.monotonic() - begin
+        self._aside += spent
+        self.aside += spent
+
+    def add(self, metrics: dict) -> None:
+        """metrics: scalars on the device. Waits for the step before, so that two steps are under way at most."""
+        if self._metrics:
+            jax.block_until_ready(self._metrics[-1])
+        self._metrics.append(metrics)
+
+    def summary(self) -> dict[str, float]:
+        """Means over the window that ends here."""
+        rows = jax.device_get(self._metrics)
+        seconds = max(time.monotonic() - self._begin - self._aside, 1e-9)
+        means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        rate = len(rows) * self._batch / seconds
+        share = self._waited / seconds
+        self._reset()
+        return {**means, 'images_per_s': rate, 'data_wait': share}

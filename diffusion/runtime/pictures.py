@@ -1,0 +1,87 @@
+"""PNG files and labelled sheets of pictures."""
+
+import io
+import math
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from diffusion.runtime import writer
+
+MARGIN = 6
+
+
+def to_pil(image: np.ndarray) -> Image.Image:
+    """image: uint8 [H, W, 1] or [H, W, 3]."""
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+
+def save(path, image: np.ndarray) -> None:
+    """Writes uint8 [H, W, C] as PNG, atomically."""
+    buffer = io.BytesIO()
+    to_pil(image).save(buffer, 'PNG')
+    with writer.atomic(path) as file:
+        file.write(buffer.getvalue())
+
+
+def save_array(path, values: np.ndarray) -> None:
+    """Writes numbers as .npy, atomically."""
+    with writer.atomic(path) as file:
+        np.save(file, values, allow_pickle=False)
+
+
+def sheet(images: np.ndarray, labels=None, columns: int = 0, cell: int = 96) -> np.ndarray:
+    """Pictures in rows, each enlarged by a whole factor to about `cell` pixels, with a label below where given.
+
+    images: uint8 [N, H, W, C]; labels: N strings, those that begin with '*' are set in red; columns: 0 for a square.
+    Returns uint8 [height, width, 3].
+    """
+    count, height, width = images.shape[:3]
+    columns = min(columns or math.ceil(math.sqrt(count)), count)
+    factor = max(cell // max(height, width), 1)
+    font = ImageFont.load_default(11)
+    room = 26 if labels else 0
+    step_x, step_y = width * factor + MARGIN, height * factor + MARGIN + room
+    rows = math.ceil(count / columns)
+    page = Image.new('RGB', (columns * step_x + MARGIN, rows * step_y + MARGIN), 'white')
+    draw = ImageDraw.Draw(page)
+    for index, image in enumerate(images):
+        x, y = MARGIN + index % columns * step_x, MARGIN + index // columns * step_y
+        picture = to_pil(image).convert('RGB').resize((width * factor, height * factor), Image.Resampling.NEAREST)
+        page.paste(picture, (x, y))
+        if labels:
+            label = labels[index]
+            lines = _wrap(label.removeprefix('*'), font, width * factor)
+            colour = '#b00020' if label.startswith('*') else '#333333'
+            draw.multiline_text((x, y + height * factor + 1), lines, colour, font, spacing=1)
+    return np.asarray(page)
+
+
+def _wrap(text, font, width):
+    """The text in two lines at most, the second cut with an ellipsis where it does not fit."""
+    lines = ['']
+    for word in text.split():
+        longer = f'{lines[-1]} {word}'.strip()
+        if font.getlength(longer) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    if len(lines) > 2:
+        lines = [lines[0], ' '.join(lines[1:])]
+    while font.getlength(lines[-1]) > width:
+        lines[-1] = lines[-1].rstrip('…')[:-1] + '…'
+    return '\n'.join(lines)
+
+
+def scatter(points: np.ndarray, size: int = 384, reach: float = 1.5) -> np.ndarray:
+    """Points of the plane as a picture: points: float [N, 2] in [-reach, reach] -> uint8 [size, size, 3]."""
+    page = np.full((size, size, 3), 255, np.uint8)
+    where = np.clip((points / reach + 1) / 2 * (size - 1), 0, size - 1).round().astype(int)
+    for dx in (0, 1):
+        for dy in (0, 1):
+            page[np.minimum(where[:, 1] + dy, size - 1), np.minimum(where[:, 0] + dx, size - 1)] = (
+                30,
+                60,
+                160,
+            )
+    return page[::-1]

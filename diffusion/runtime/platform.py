@@ -1,0 +1,83 @@
+"""Which devices JAX runs on: decided once, before JAX looks for itself, and never silently the wrong ones."""
+
+import glob
+import math
+import os
+import shutil
+
+import jax
+
+HIDDEN = {
+    'gpu': ('/dev/nvidia[0-9]*', "pip install -U 'jax[cuda13]'"),
+    'tpu': ('/dev/accel[0-9]*', "pip install -U 'jax[tpu]'"),
+}
+
+
+def hidden_accelerators() -> dict[str, str]:
+    """Kinds of accelerator that this machine has by its device files, with the line that installs JAX for each."""
+    found = {kind: fix for kind, (pattern, fix) in HIDDEN.items() if glob.glob(pattern)}
+    if 'gpu' not in found and shutil.which('nvidia-smi') and os.path.isdir('/proc/driver/nvidia/gpus'):
+        found['gpu'] = HIDDEN['gpu'][1]
+    return found
+
+
+def host_devices(batch: int, cores: int | None = None) -> int:
+    """XLA devices to make of a CPU's cores: as many as there are cores, at most 8, dividing the batch.
+
+    Small convolutions use one core well and several badly, so a device a core trains faster than one for all.
+    """
+    cores = cores or os.cpu_count() or 1
+    return max(n for n in range(1, min(cores, 8) + 1) if batch % n == 0)
+
+
+def configure(platform: str = 'auto', devices: int = 0, batch: int = 1) -> list[jax.Device]:
+    """Starts JAX's backend and returns its devices. Call before anything else that touches a device.
+
+    platform: 'auto', 'cpu', 'gpu' or 'tpu'; devices: how many to use, 0 for all (on a CPU see `host_devices`);
+    batch: the global batch, which the devices must divide.
+    Raises ValueError where the platform is not to be had, or an accelerator would silently go unused.
+    """
+    if platform not in ('auto', 'cpu', 'gpu', 'tpu'):
+        raise ValueError(f"runtime.platform={platform!r}: one of 'auto', 'cpu', 'gpu', 'tpu'")
+    if platform != 'auto':
+        jax.config.update('jax_platforms', {'gpu': 'cuda'}.get(platform, platform))
+    if not _started():
+        jax.config.update('jax_num_cpu_devices', devices or host_devices(batch))
+    try:
+        found = jax.devices()
+    except RuntimeError as error:
+        fix = HIDDEN.get(platform, ('', ''))[1]
+        raise ValueError(f'no {platform} device can be had: {str(error).splitlines()[0]}. {fix}') from error
+    if platform == 'auto' and found[0].platform == 'cpu':
+        _refuse_hidden()
+    if devices > len(found):
+        raise ValueError(f'runtime.devices={devices}, but there are {len(found)} {found[0].platform} devices')
+    count = devices or math.gcd(batch, len(found))
+    if batch % count:
+        raise ValueError(f'a global batch of {batch} does not divide over {count} devices: {_nearest(batch, count)}')
+    return found[:count]
+
+
+def _refuse_hidden():
+    for kind, fix in hidden_accelerators().items():
+        raise ValueError(
+            f'this machine has a {kind}, but JAX {jax.__version__} sees none; install support for it: {fix} '
+            '(or run on the CPU on purpose: --config.runtime.platform=cpu)'
+        )
+
+
+def _nearest(batch, count):
+    below = batch - batch % count
+    return f'the nearest that do are {below} and {below + count}' if below else f'the least that does is {count}'
+
+
+def _started():
+    from jax._src import xla_bridge
+
+    return xla_bridge.backends_are_initialized()
+
+
+def cache(folder: str) -> None:
+    """Keeps compiled programs in `folder`, so that the second start of the same job compiles nothing."""
+    jax.config.update('jax_compilation_cache_dir', os.path.abspath(folder))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)

@@ -1,0 +1,43 @@
+import pytest
+
+from diffusion import cli
+from diffusion.runtime import platform
+
+
+def test_doctor_says_what_there_is(capsys):
+    assert cli.main(['doctor']) == 0
+    out = capsys.readouterr().out
+    assert 'jax ' in out and 'x cpu' in out and 'verdict   ready' in out
+
+
+@pytest.mark.parametrize('kind', ['gpu', 'tpu'])
+def test_an_accelerator_that_jax_cannot_see_is_an_error(monkeypatch, capsys, tmp_path, kind):
+    device = tmp_path / 'accelerator0'
+    device.touch()
+    fix = platform.HIDDEN[kind][1]
+    monkeypatch.setattr(platform, 'HIDDEN', {kind: (str(tmp_path / 'accelerator*'), fix)})
+    assert cli.main(['doctor']) == 2
+    assert fix in capsys.readouterr().err
+    words = ['train', '--config=configs/toy2d.py', f'--workdir={tmp_path / "run"}']
+    assert cli.main(words) == 2
+    assert '--config.runtime.platform=cpu' in capsys.readouterr().err
+    assert not (tmp_path / 'run').exists()
+
+
+def test_programs_and_their_help(capsys):
+    assert cli.main([]) == 2 and cli.main(['--help']) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in cli.PROGRAMS)
+    assert cli.main(['trian']) == 2
+    assert "did you mean 'train'" in capsys.readouterr().err
+    for name in cli.PROGRAMS:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([name, '--help'])
+        assert ended.value.code == 0 and f'diffusion {name}' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    'batch,cores,devices', [(64, 2, 2), (64, 1, 1), (9, 2, 1), (64, 32, 8), (10, 4, 2), (12, 6, 6)]
+)
+def test_host_devices_divide_the_batch(batch, cores, devices):
+    assert platform.host_devices(batch, cores) == devices

@@ -1,0 +1,69 @@
+"""The rooms: which package may import which, read from the source."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+# room: what it may import of this project, and of the outside beyond the standard library.
+ROOMS = {
+    'core': ({'core'}, {'jax', 'numpy'}),
+    'nets': ({'nets'}, {'jax', 'numpy', 'flax'}),
+    'data': ({'data'}, {'numpy', 'grain', 'tensorflow_datasets', 'PIL'}),
+    'runtime': ({'runtime'}, {'jax', 'numpy', 'optax', 'orbax', 'grain', 'tensorboardX', 'rich', 'PIL'}),
+    'evaluation': ({'evaluation', 'nets'}, {'jax', 'numpy'}),
+}
+MODULES = sorted((ROOT / 'diffusion').rglob('*.py'))
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f'{path}: relative import'
+            yield from (f'{node.module}.{alias.name}' for alias in node.names)
+
+
+@pytest.mark.parametrize('room', ROOMS)
+def test_rooms_import_only_what_they_may(room):
+    inside, outside = ROOMS[room]
+    crossings = []
+    for path in (ROOT / 'diffusion' / room).rglob('*.py'):
+        for name in imports(path):
+            top, *rest = name.split('.')
+            allowed = rest[0] in inside if top == 'diffusion' else top in outside | sys.stdlib_module_names
+            if not allowed:
+                crossings.append(f'{path.relative_to(ROOT)} imports {name}')
+    assert not crossings
+
+
+def test_only_build_and_programs_join_the_rooms():
+    joined = {'build.py', 'programs', 'cli.py'}
+    for path in MODULES:
+        part = path.relative_to(ROOT / 'diffusion').parts[0]
+        rooms = {name.split('.')[1] for name in imports(path) if name.startswith('diffusion.')} & set(ROOMS)
+        if part not in joined and part not in ROOMS:
+            assert not rooms, f'{path} imports {rooms}'
+
+
+def test_nothing_unpickles():
+    words = ('pickle.load', 'torch.load', 'allow_pickle=True')
+    found = [f'{path}: {word}' for path in MODULES for word in words if word in path.read_text(encoding='utf-8')]
+    assert not found
+
+
+def test_names_say_what_a_file_is():
+    assert not [path for path in MODULES if path.stem in {'utils', 'util', 'common', 'helpers', 'misc'}]
+
+
+def test_neither_tensorflow_nor_torch_is_imported():
+    names = [
+        'diffusion.cli',
+        *(f'diffusion.programs.{p.stem}' for p in (ROOT / 'diffusion/programs').glob('[a-z]*.py')),
+    ]
+    code = f'import {", ".join(names)}, sys; sys.exit(bool({{"tensorflow", "torch"}} & set(sys.modules)))'
+    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=False).returncode == 0
