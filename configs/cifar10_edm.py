@@ -1,6 +1,6 @@
 """Unconditional CIFAR-10 with EDM's training (Karras et al. 2206.00364, Table 1) on a DDPM++-sized U-Net.
 
-    diffusion train --config=configs/cifar10_edm.py --workdir=gs://BUCKET/cifar10_edm
+    diffusion train --config=configs/cifar10_edm.py --workdir=runs/cifar10_edm
 
 Hardware: 8 accelerators of 16 GB. EDM reports FID 1.97 with its own U-Net and augmentation, which this config has
 not. Result here: unverified.

@@ -1,6 +1,6 @@
 """Unconditional CIFAR-10 with the VP process and noise prediction of score_sde (Song et al. 2011.13456), DDPM++-style.
 
-    diffusion train --config=configs/cifar10_vp.py --workdir=gs://BUCKET/cifar10_vp
+    diffusion train --config=configs/cifar10_vp.py --workdir=runs/cifar10_vp
 
 Hardware: 8 accelerators of 16 GB. Song et al. report FID 2.55 for DDPM++ cont. (VP) after 1.3 M steps of 128.
 Result here: unverified.

@@ -1,6 +1,6 @@
 """Class-conditional ImageNet at 256 x 256 with a DiT-XL on 16 x 16 patches of pixels (Peebles & Xie 2212.09748).
 
-    diffusion train --config=configs/imagenet256_dit.py --workdir=gs://BUCKET/imagenet256_dit
+    diffusion train --config=configs/imagenet256_dit.py --workdir=runs/imagenet256_dit
 
 Hardware: 32 accelerators of 16 GB. The paper works on latents of 32 x 32; here the pixels themselves. Result:
 unverified.

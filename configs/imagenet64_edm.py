@@ -1,6 +1,6 @@
 """Class-conditional ImageNet at 64 x 64 with EDM's training (Karras et al. 2206.00364) on an ADM-sized U-Net.
 
-    diffusion train --config=configs/imagenet64_edm.py --workdir=gs://BUCKET/imagenet64_edm
+    diffusion train --config=configs/imagenet64_edm.py --workdir=runs/imagenet64_edm
 
 Hardware: 32 accelerators of 32 GB. Result: unverified.
 """

@@ -29,7 +29,9 @@ def main(argv: list[str]) -> int:
         runtime, batch = config['runtime'], min(config['sample']['batch'], len(seeds))
         devices = platform.configure(runtime['platform'], runtime['devices'], batch)
         platform.cache(os.path.join(args.workdir, os.pardir, '.jax_cache'))
-        cond = drawing.conditions(run, len(seeds), args.prompt, _labels(args, facts, seeds))
+        labels = _labels(args, facts, seeds)
+        _check_conditioned(run, args.prompt, labels)
+        cond = drawing.conditions(run, len(seeds), args.prompt, labels)
         grid = mesh.make(devices)
         artist = drawing.artist(run, config, grid, len(seeds))
         saved = checkpoint.open_existing(args.workdir)
@@ -104,6 +106,16 @@ def _labels(args, facts, seeds):
     if args.label or args.prompt or not facts.classes:
         return args.label
     return [seed % len(facts.classes) for seed in seeds]
+
+
+def _check_conditioned(run, prompts, labels) -> None:
+    missing = [
+        flag
+        for name, flag, given in (('tokens', '--prompt', prompts), ('label', '--label', labels))
+        if name in run.null and not given
+    ]
+    if missing and not run.train.cond_dropout:
+        raise ValueError(f'this model was never trained without its condition: add {" and ".join(missing)}')
 
 
 def _free(out, seeds, overwrite) -> Path:

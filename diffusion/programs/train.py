@@ -25,6 +25,7 @@ def main(argv: list[str]) -> int:
         before = workdir.read(folder)
         runtime, batch = config['runtime'], config['train']['batch']
         devices = platform.configure(runtime['platform'], runtime['devices'], batch)
+        platform.check_batch(batch, len(devices))
         platform.cache(os.path.join(folder, os.pardir, '.jax_cache'))
         data = build.source(config)
         facts = build.facts(config, data)
@@ -67,13 +68,14 @@ def train(setup: Setup, saved: checkpoint.Checkpoints) -> int:
     """All steps from the newest checkpoint on."""
     run, options, folder = setup.run, setup.run.train, setup.folder
     start = saved.latest() or 0
-    if start >= options.steps:
+    if start > options.steps or (start == options.steps and _sheet(folder, start).exists()):
         print(f'{folder} has {start} steps already: for more, --config.train.steps={2 * start}')
         return 0
     with contextlib.ExitStack() as stack:
         line = stack.enter_context(status.Status('train', options.steps, start))
         stop = stack.enter_context(preemption.listening(lambda name: line.say(_stopping(name))))
         current, step = _begin(setup, saved, start, line)
+        # A run that was stopped while it drew its last sheet has no step left to take, but the sheet to draw.
         metrics = stack.enter_context(contextlib.closing(writer.Metrics(folder, start)))
         batches = stack.enter_context(contextlib.closing(_batches(setup, start)))
         sheets = _Sheets(setup, metrics, line)
@@ -84,7 +86,8 @@ def train(setup: Setup, saved: checkpoint.Checkpoints) -> int:
             with jax.transfer_guard('disallow'):
                 current, measured = step(current, batch)
             meters.add(measured)
-            if done % options.log_every == 0 or done == options.steps:
+            ending = bool(stop) or done == options.steps
+            if ending or done % options.log_every == 0:
                 latest = meters.summary()
                 metrics.write(done, latest)
                 line.items = _shown(latest)
@@ -92,9 +95,9 @@ def train(setup: Setup, saved: checkpoint.Checkpoints) -> int:
             with meters.paused():
                 if run.preview.every and done % run.preview.every == 0 and done < options.steps:
                     sheets.draw(done, current.ema)
-                if stop or done % options.save_every == 0 or done == options.steps:
+                if ending or done % options.save_every == 0:
                     saved.save(done, current, _meta(setup, done))
-            if stop:
+            if ending and done < options.steps:
                 saved.wait()
                 line.say(f'stopped at step {done} of {options.steps}, all saved: the same command goes on from here')
                 return preemption.STOPPED
@@ -105,7 +108,7 @@ def train(setup: Setup, saved: checkpoint.Checkpoints) -> int:
 
 
 def _begin(setup, saved, start, line):
-    """The state at `start` and the compiled step."""
+    """The state at `start` and the compiled step, None where none is left."""
     run = setup.run
     target = state.abstract(setup.mesh, run.network.init, run.optimizer)
     weights = sum(leaf.size for leaf in jax.tree.leaves(target.params))
@@ -117,6 +120,8 @@ def _begin(setup, saved, start, line):
         line.say(f'goes on where it stopped: step {start} of {run.train.steps}')
     else:
         current = state.create(target, run.network.init, run.optimizer, run.train.seed)
+    if start == run.train.steps:
+        return current, None
     begin = time.monotonic()
     advance = state.step(run.loss, run.optimizer, run.ema, run.train.seed)
     step = state.jit_step(advance, setup.mesh, target).lower(target, run.batch_shapes()).compile()
@@ -155,6 +160,10 @@ def _stopping(name: str) -> str:
     return f'{name}: stops after this step and saves it (Ctrl-C again: at once, unsaved)'
 
 
+def _sheet(folder: str, step: int) -> Path:
+    return Path(folder) / 'samples' / f'step_{step:07}.png'
+
+
 class _Sheets:
     """The sheets of samples of a run; the sampler is compiled when the first is drawn."""
 
@@ -162,10 +171,9 @@ class _Sheets:
         self._setup, self._metrics, self._line = setup, metrics, line
         config = setup.run.config
         self._artist = drawing.artist(setup.run, config, setup.mesh, config['sample']['batch'])
-        self._folder = Path(setup.folder) / 'samples'
 
     def draw(self, step: int, weights: dict) -> Path:
-        path = self._folder / f'step_{step:07}.png'
+        path = _sheet(self._setup.folder, step)
         sheet = preview.draw(self._setup.run, self._artist, weights, self._setup.shown, path)
         self._metrics.picture(step, 'samples', sheet)
         return path

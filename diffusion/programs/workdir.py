@@ -38,6 +38,8 @@ def write(workdir: str, description: dict) -> None:
 
 def check_free(workdir: str) -> None:
     """Refuses a folder that holds something that is not a run."""
+    if '://' in workdir:
+        raise ValueError(f'--workdir={workdir} is not a local folder; cloud storage must be mounted for now')
     path = Path(workdir)
     if path.exists() and not path.is_dir():
         raise ValueError(f'--workdir={workdir} is a file')

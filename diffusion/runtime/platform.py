@@ -1,7 +1,6 @@
 """Which devices JAX runs on: decided once, before JAX looks for itself, and never silently the wrong ones."""
 
 import glob
-import math
 import os
 import shutil
 
@@ -31,10 +30,9 @@ def host_devices(batch: int, cores: int | None = None) -> int:
 
 
 def configure(platform: str = 'auto', devices: int = 0, batch: int = 1) -> list[jax.Device]:
-    """Starts JAX's backend and returns its devices. Call before anything else that touches a device.
+    """Starts JAX's backend and returns the devices to use. Call before anything else that touches a device.
 
-    platform: 'auto', 'cpu', 'gpu' or 'tpu'; devices: how many to use, 0 for all (on a CPU see `host_devices`);
-    batch: the global batch, which the devices must divide.
+    platform: 'auto', 'cpu', 'gpu' or 'tpu'; devices: how many, 0 for all (on a CPU see `host_devices`, for `batch`).
     Raises ValueError where the platform is not to be had, or an accelerator would silently go unused.
     """
     if platform not in ('auto', 'cpu', 'gpu', 'tpu'):
@@ -50,12 +48,18 @@ def configure(platform: str = 'auto', devices: int = 0, batch: int = 1) -> list[
         raise ValueError(f'no {platform} device can be had: {str(error).splitlines()[0]}. {fix}') from error
     if platform == 'auto' and found[0].platform == 'cpu':
         _refuse_hidden()
-    if devices > len(found):
+    if not 0 <= devices <= len(found):
         raise ValueError(f'runtime.devices={devices}, but there are {len(found)} {found[0].platform} devices')
-    count = devices or math.gcd(batch, len(found))
-    if batch % count:
-        raise ValueError(f'a global batch of {batch} does not divide over {count} devices: {_nearest(batch, count)}')
-    return found[:count]
+    every = min(len(found), host_devices(batch)) if found[0].platform == 'cpu' else len(found)
+    return found[: devices or every]
+
+
+def check_batch(batch: int, devices: int) -> None:
+    """Refuses a global batch that the devices cannot share evenly: none is left out in silence."""
+    if batch % devices:
+        below = batch - batch % devices
+        nearest = ' and '.join(str(size) for size in (below, below + devices) if size)
+        raise ValueError(f'train.batch={batch} does not divide over {devices} devices: the nearest that do: {nearest}')
 
 
 def _refuse_hidden():
@@ -64,11 +68,6 @@ def _refuse_hidden():
             f'this machine has a {kind}, but JAX {jax.__version__} sees none; install support for it: {fix} '
             '(or run on the CPU on purpose: --config.runtime.platform=cpu)'
         )
-
-
-def _nearest(batch, count):
-    below = batch - batch % count
-    return f'the nearest that do are {below} and {below + count}' if below else f'the least that does is {count}'
 
 
 def _started():

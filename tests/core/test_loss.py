@@ -10,7 +10,7 @@ from tests import oracle
 
 @pytest.mark.parametrize('name', precond.__all__)
 def test_the_exact_denoiser_reaches_the_least_loss_there_is(name):
-    """N(m, V) has posterior variance trace(V sigma**2 (V + sigma**2)**-1) at sigma, here integrated over the density."""
+    """The posterior variance of N(m, V) is trace(V sigma**2 (V + sigma**2)**-1), here integrated."""
     law, row = oracle.gaussian(dim=4), getattr(precond, name)()
     values = np.linalg.eigvalsh(law.covs[0])
 

@@ -41,6 +41,15 @@ def test_the_same_command_again_has_nothing_to_do(diffusion, trained):
     assert changed in ([], ['config.json'])
 
 
+def test_a_missing_last_sheet_is_drawn(call, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / 'run')
+    sheet = tmp_path / 'run' / 'samples' / 'step_0000008.png'
+    drawn = sheet.read_bytes()
+    sheet.unlink()
+    assert call('train', *TINY, f'--workdir={tmp_path / "run"}').returncode == 0
+    assert sheet.read_bytes() == drawn
+
+
 def test_interrupted_and_prolonged_it_is_the_undisturbed_run(diffusion, trained, tmp_path):
     """Ctrl-C in the middle, the same command again, then more steps: the same losses as in one go."""
     folder = tmp_path / 'run'
@@ -95,7 +104,8 @@ def test_another_config_is_shown_key_by_key_and_refused(diffusion, trained, tmp_
         ([*TINY, '--config.sampler.name=heum'], "did you mean 'heun'"),
         ([*TINY, '--config.train.cond_dropout=0'], 'condition dropout'),
         ([*TINY, '--config.train.batch=0'], 'must be at least 1'),
-        ([*TINY, '--config.runtime.devices=3'], 'nearest that do are 15 and 18'),
+        ([*TINY, '--config.runtime.devices=3'], 'nearest that do: 15 and 18'),
+        ([*TINY, '--config.runtime.devices=99'], 'but there are 8 cpu devices'),
         ([*TINY, '--config.runtime.fsdp=5'], 'does not divide'),
         ([*TINY, '--config.runtime.platform=abacus'], "one of 'auto', 'cpu', 'gpu', 'tpu'"),
         ([*TINY, '--config.preview.unseen=purple elephant'], "unknown word 'purple'"),
@@ -114,6 +124,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(call, data_dir, tmp_path, word
     assert done.returncode == 2, done.stderr
     assert say in done.stderr and done.stderr.count('\n') == 1
     assert not (tmp_path / 'run').exists()
+
+
+def test_a_cloud_folder_is_refused(call):
+    done = call('train', *TINY, '--workdir=gs://bucket/run')
+    assert done.returncode == 2 and 'not a local folder' in done.stderr
 
 
 def test_a_folder_that_is_no_run_is_left_alone(call, tmp_path):
