@@ -17,15 +17,13 @@ from diffusion.runtime import ema, optimizer
 @dataclasses.dataclass(frozen=True)
 class Train:
     """batch: images a step over all devices and hosts; cond_dropout: share of examples trained without their
-    condition, what guidance needs; word_dropout: share of the words of captions left out; labels: whether class
-    labels are a condition; *_every: in steps; keep: newest
+    condition, what guidance needs; labels: whether class labels are a condition; *_every: in steps; keep: newest
     checkpoints kept."""
 
     steps: int = 1000
     batch: int = 64
     seed: int = 0
     cond_dropout: float = 0.0
-    word_dropout: float = 0.0
     labels: bool = True
     log_every: int = 50
     save_every: int = 1000
@@ -35,9 +33,8 @@ class Train:
         for key in ('steps', 'batch', 'log_every', 'save_every', 'keep'):
             if getattr(self, key) < 1:
                 raise ValueError(f'{key}={getattr(self, key)}: must be at least 1')
-        for key in ('cond_dropout', 'word_dropout'):
-            if not 0 <= getattr(self, key) < 1:
-                raise ValueError(f'{key}={getattr(self, key)}: must be in [0, 1)')
+        if not 0 <= self.cond_dropout < 1:
+            raise ValueError(f'cond_dropout={self.cond_dropout}: must be in [0, 1)')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,7 +206,7 @@ def experiment(config: configs.Config, known: Facts) -> Experiment:
     _check_guidance(scale, null, train.cond_dropout)
     forward, target = make('process'), make('precond')
     denoiser = precond.denoiser(target, network.apply)
-    denoising = loss.denoising(denoiser, target, forward, make('density'), null, train.cond_dropout, train.word_dropout)
+    denoising = loss.denoising(denoiser, target, forward, make('density'), null, train.cond_dropout)
 
     def batch_loss(params, batch, key):
         return denoising(params, loss.to_unit(batch['image']), {name: batch[name] for name in null}, key)

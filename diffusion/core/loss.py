@@ -20,23 +20,13 @@ def drop(keys, cond, null, rate):
     return {name: jnp.where(preconds.per_example(dropped, value), null[name], value) for name, value in cond.items()}
 
 
-def drop_words(keys, tokens, rate):
-    """tokens: [B, L] with each one replaced by padding, 0, with probability rate. keys: [B].
-
-    Each word is then also seen without the others of its caption, and learned by itself.
-    """
-    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, tokens.shape[1:]))(keys)
-    return jnp.where(kept, tokens, 0)
-
-
-def denoising(denoiser, precond, process, density, null, cond_dropout: float = 0.0, word_dropout: float = 0.0):
+def denoising(denoiser, precond, process, density, null, cond_dropout: float = 0.0):
     """E |D(x_0 + sigma eps; sigma) - x_0|**2 / out(sigma)**2: Karras et al. 2206.00364, Eqs. 2 and 8.
 
     With this weight the loss is the plain squared error of the network F, for every prediction type. Noise level,
     noise, dropout and the dropped conditions of an example follow from key and its place in the global batch.
 
-    denoiser: see `precond.denoiser`; null: the null condition, dict of [...]; cond_dropout: in [0, 1], of all
-    conditions of an example together; word_dropout: in [0, 1], of single tokens of cond['tokens'].
+    denoiser: see `precond.denoiser`; null: the null condition, dict of [...]; cond_dropout: in [0, 1].
     Returns the loss with x0: [B, H, W, C] float32, cond: dict of [B, ...].
     """
 
@@ -45,9 +35,6 @@ def denoising(denoiser, precond, process, density, null, cond_dropout: float = 0
         keys = randomness.examples(randomness.stream(key, 'examples'), jnp.arange(batch))
         sigma = density(process, densities.stratified(randomness.stream(key, 'sigma'), batch))
         noise = randomness.normal(randomness.substream(keys, 'noise'), x0.shape[1:])
-        if 'tokens' in cond and word_dropout:
-            tokens = drop_words(randomness.substream(keys, 'words'), cond['tokens'], word_dropout)
-            cond = {**cond, 'tokens': tokens}
         if cond and cond_dropout:
             cond = drop(randomness.substream(keys, 'cond'), cond, null, cond_dropout)
         x = x0 + preconds.per_example(sigma, x0) * noise

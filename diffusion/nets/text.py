@@ -32,8 +32,7 @@ class TextTower(nnx.Module):
         self.start = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (1, width)))
         self.blocks = nnx.Dict({str(i): TextBlock(width, rngs=rngs, dtype=dtype) for i in range(layers)})
         self.positions = nnx.Embed(length + 1, width, dtype=dtype, rngs=rngs) if layers else None
-        # Linear, so that without layers a caption is the sum of its words: words then combine in captions that no
-        # training example has (an MLP here learned whole captions by heart; see benchmarks/NOTES.md).
+        # Linear, so that without layers a caption is the sum of its words: an MLP here learns whole captions by heart.
         self.pool = parts.linear(width, pooled, rngs=rngs, dtype=dtype)
 
     def __call__(self, ids):

@@ -57,15 +57,6 @@ def test_conditions_are_dropped_at_their_rate_and_whole():
     np.testing.assert_array_equal(np.asarray(dropped['tokens']) == 0, np.repeat(gone[:, None], 5, 1))
 
 
-def test_words_are_dropped_one_by_one():
-    tokens = jnp.tile(jnp.arange(1, 6), (20_000, 1))
-    found = np.asarray(loss.drop_words(jax.random.split(jax.random.key(0), 20_000), tokens, 0.3))
-    gone = found == 0
-    np.testing.assert_allclose(gone.mean(0), 0.3, atol=0.015)
-    np.testing.assert_allclose(np.cov(gone.T) - 0.21 * np.eye(5), 0, atol=0.01)
-    np.testing.assert_array_equal(found[~gone], np.asarray(tokens)[~gone])
-
-
 def test_pixels_survive_the_round_trip():
     image = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     np.testing.assert_array_equal(loss.to_uint8(loss.to_unit(jnp.asarray(image))), image)
