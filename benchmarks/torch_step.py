@@ -46,7 +46,8 @@ def denoising_loss(network, config, image, tokens):
     x0 = image.float().div_(127.5).sub_(1)
     u = ((torch.rand(()) + torch.arange(batch) / batch) % 1).clamp_(1e-6, 1 - 1e-6)
     sigma = torch.exp(density['mean'] + density['std'] * torch.special.ndtri(u))
-    tokens = torch.where((torch.rand(batch) < config['train']['cond_dropout'])[:, None], 0, tokens)
+    if config['train']['cond_dropout']:
+        tokens = torch.where((torch.rand(batch) < config['train']['cond_dropout'])[:, None], 0, tokens)
     wide = sigma[:, None, None, None]
     square = wide**2 + data**2
     x = torch.addcmul(x0, torch.randn_like(x0), wide)

@@ -50,13 +50,13 @@ class MLP(nn.Module):
 
 
 class TextBag(nn.Module):
-    """ids: [B, L], 0 is padding -> an MLP of the sum of the words' vectors and a start: [B, pooled]."""
+    """ids: [B, L], 0 is padding -> a map of the sum of the words' vectors and a start: [B, pooled]."""
 
     def __init__(self, vocabulary, width, pooled):
         super().__init__()
         self.embed = nn.Embedding(vocabulary, width)
         self.start = nn.Parameter(torch.zeros(1, width))
-        self.pool = MLP(width, pooled)
+        self.pool = nn.Linear(width, pooled)
 
     def forward(self, ids):
         words = torch.where((ids > 0)[..., None], self.embed(ids), 0)
@@ -150,11 +150,10 @@ def _renamed(params, path=()):
         if isinstance(value, dict):
             yield from _renamed(value, (*path, key))
             continue
-        # Ours wraps a ResBlock in a stage that may attend, a GroupNorm in a module that minds the dtype.
-        names = [name for name in path if name != 'block']
-        names = names[:-1] if key in ('scale', 'bias') and names[-1] == 'norm' else names
+        names = [name for name in path if name != 'block']  # ours wraps a ResBlock in a stage that may attend
         value = np.asarray(value)
         if key == 'kernel':
             value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+            value = value[..., None, None] if names[-1] == 'skip' else value  # a 1 x 1 convolution there
         key = {'kernel': 'weight', 'scale': 'weight', 'embedding': 'weight'}.get(key, key)
         yield '.'.join((*names, key)), value

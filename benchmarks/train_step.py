@@ -29,6 +29,8 @@ BATCHES = 8
 WARM_UP = 5
 # Steps between two looks at the clock, each of which waits for the device.
 STRIDE = 4
+# Cores that other processes may keep busy, on average, before the figures mean nothing.
+QUIET = 0.1
 
 
 def main(argv: list[str]) -> int:
@@ -165,13 +167,18 @@ def compare(config, args, overrides) -> int:
         if setting:
             found['torch'] = measure('torch', f'--setting={json.dumps(setting)}')
             if found['torch']['weights'] != found['ours']['weights']:
-                raise SystemExit(f'the two networks differ in size: {found}')
+                raise SystemExit(f'the networks differ in size; did the source change meanwhile? {found}')
             found['ratio'] = found['ours']['images_per_s'] / found['torch']['images_per_s']
         report['rounds'].append(found)
         print(f'round {number} of {args.rounds}: {_round_line(found)}', flush=True)
     report['ours_one_device'] = measure('ours', '--config.runtime.devices=1')
     report['summary'] = summarize(report)
     print(table(report))
+    if report['summary']['others'] > QUIET:
+        print(
+            f'\nNot to be quoted: other processes kept up to {report["summary"]["others"]:.1f} cores busy. A step of '
+            'PyTorch waits for its slowest thread at every operation, so a busy machine slows it more than ours.'
+        )
     if args.json:
         Path(args.json).write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
     return 0
@@ -201,10 +208,23 @@ def _in_process(side, args, more) -> dict:
         f'--seconds={args.seconds}',
         *more,
     ]
+    before = _cpu_seconds()
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise SystemExit(f'{" ".join(command)} failed with status {done.returncode}, see above')
-    return json.loads(done.stdout.splitlines()[-1])
+    wall, everyone, own = (after - start for after, start in zip(_cpu_seconds(), before))
+    return {**json.loads(done.stdout.splitlines()[-1]), 'others': max(everyone - own, 0) / wall}
+
+
+def _cpu_seconds() -> tuple[float, float, float]:
+    """Seconds on the wall clock, of CPU that all processes have used (0 where the system does not say), and of that
+    what this process and those it has waited for have used."""
+    used, everyone = os.times(), 0.0
+    if os.path.exists('/proc/stat'):
+        first = Path('/proc/stat').read_text(encoding='utf-8').splitlines()[0].split()
+        # user, nice, system, irq, softirq, steal; without idle and iowait.
+        everyone = sum(int(first[i]) for i in (1, 2, 3, 6, 7, 8)) / os.sysconf('SC_CLK_TCK')
+    return time.perf_counter(), everyone, sum(used[:4])
 
 
 def machine_line() -> str:
@@ -230,6 +250,7 @@ def summarize(report) -> dict:
     sides = [side for side in ('ours', 'torch') if side in rounds[0]]
     found = {side: _spread([each[side]['images_per_s'] for each in rounds]) for side in sides}
     found['compile_s'] = _spread([each['ours']['compile_s'] for each in rounds])
+    found['others'] = max(each[side]['others'] for each in rounds for side in sides)
     if 'ratio' in rounds[0]:
         found['ratio'] = _spread([each['ratio'] for each in rounds])
     return found

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import lax
 
 zeros = nnx.initializers.zeros_init()
 
@@ -98,10 +99,29 @@ class Attention(nnx.Module):
 
 
 class GroupNorm(nnx.Module):
-    """Group normalisation of [B, H, W, C] in float32, returned in x's dtype."""
+    """Group normalisation of [B, H, W, C] in float32, returned in x's dtype (Wu & He 1803.08494).
 
-    def __init__(self, features, *, rngs, groups=8):
-        self.norm = nnx.GroupNorm(features, num_groups=min(groups, features // 4), dtype=jnp.float32, rngs=rngs)
+    The statistics become one scale and one shift a channel, so that the image is read twice and written once: 7 %
+    less of a whole training step than Flax's own on a CPU (benchmarks/NOTES.md).
+    """
+
+    def __init__(self, features, *, rngs, groups=8, epsilon=1e-6):
+        self.groups, self.epsilon = min(groups, features // 4), epsilon
+        self.scale = nnx.Param(nnx.initializers.ones_init()(rngs.params(), (features,)))
+        self.bias = nnx.Param(zeros(rngs.params(), (features,)))
 
     def __call__(self, x):
-        return self.norm(x).astype(x.dtype)
+        wide = x.astype(jnp.float32)
+        batch, features = x.shape[0], x.shape[-1]
+
+        def spread(value):
+            return jnp.broadcast_to(value, (batch, self.groups, features // self.groups)).reshape(batch, features)
+
+        def group_mean(value):
+            return jnp.mean(value, (1, 2)).reshape(batch, self.groups, -1).mean(-1, keepdims=True)
+
+        mean, square = group_mean(wide), group_mean(wide**2)
+        inverse = lax.rsqrt(jnp.maximum(square - mean**2, 0.0) + self.epsilon)
+        scale = spread(inverse) * self.scale[...]
+        shift = self.bias[...] - spread(mean) * scale
+        return (wide * scale[:, None, None] + shift[:, None, None]).astype(x.dtype)

@@ -18,7 +18,7 @@ class ResBlock(nnx.Module):
         self.norm2 = layers.GroupNorm(features, rngs=rngs)
         self.conv2 = layers.conv(features, features, 3, rngs=rngs, dtype=dtype, zero=True)
         project = features_in != features
-        self.skip = layers.conv(features_in, features, 1, rngs=rngs, dtype=dtype) if project else None
+        self.skip = layers.linear(features_in, features, rngs=rngs, dtype=dtype) if project else None
         self.dropout = dropout
 
     def __call__(self, x, vector, keys):

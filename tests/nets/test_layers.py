@@ -1,0 +1,44 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from diffusion.nets import layers
+
+
+@pytest.mark.parametrize('features,dtype', [(32, 'float32'), (8, 'float32'), (64, 'bfloat16')])
+def test_group_norm_is_flaxs(features, dtype):
+    mine = layers.GroupNorm(features, rngs=nnx.Rngs(0))
+    theirs = nnx.GroupNorm(features, num_groups=min(8, features // 4), rngs=nnx.Rngs(0))
+    scale, bias, x = (np.random.default_rng(0).normal(size=(3, 4, 6, 6, features)).astype(np.float32) * 2 + 1)[:, :]
+    for norm in (mine, theirs):
+        norm.scale[...], norm.bias[...] = jnp.asarray(scale[0, 0, 0]), jnp.asarray(bias[0, 0, 0])
+    x = jnp.asarray(x, dtype)
+    found = mine(x)
+    assert found.dtype == x.dtype
+    np.testing.assert_allclose(
+        found.astype(jnp.float32), theirs(x.astype(jnp.float32)), atol=1e-4 if dtype == 'float32' else 0.1
+    )
+
+
+def test_attention_is_softmax_of_the_products():
+    module = layers.Attention(8, 6, heads=2, rngs=nnx.Rngs(0), zero=False)
+    rng = np.random.default_rng(1)
+    x, context = rng.normal(size=(2, 5, 8)), rng.normal(size=(2, 3, 6))
+    mask = np.array([[True, True, False], [True, True, True]])
+    dense = {
+        n: [np.asarray(p, np.float64) for p in (m.kernel[...], m.bias[...])]
+        for n, m in vars(module).items()
+        if n in ('query', 'key', 'value', 'out')
+    }
+    q, k, v = (
+        (a @ dense[n][0] + dense[n][1]).reshape(2, -1, 2, 4)
+        for n, a in (('query', x), ('key', context), ('value', context))
+    )
+    logits = np.einsum('bqhd,bkhd->bhqk', q, k) / 2 + np.where(mask, 0, -np.inf)[:, None, None]
+    weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    expected = np.einsum('bhqk,bkhd->bqhd', weights, v).reshape(2, 5, 8) @ dense['out'][0] + dense['out'][1]
+    with jax.default_matmul_precision('highest'):
+        found = module(jnp.asarray(x, jnp.float32), jnp.asarray(context, jnp.float32), jnp.asarray(mask))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
