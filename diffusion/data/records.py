@@ -261,7 +261,4 @@ def _commands(made, data_dir):
     manual = ''
     if made.MANUAL_DOWNLOAD_INSTRUCTIONS:
         manual = f' --manual_dir=FOLDER (the archives that tensorflow.org/datasets/catalog/{made.name} asks for)'
-    return (
-        "pip install 'diffusion[tensorflow]' importlib_resources && "
-        f'tfds build {name} --file_format=array_record{place}{manual}'
-    )
+    return f'pip install tensorflow importlib_resources && tfds build {name} --file_format=array_record{place}{manual}'
