@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion import config as configs
-from diffusion.core import density, grids, guidance, loss, precond, process, randomness, samplers
+from diffusion.core import chain, density, grids, guidance, loss, precond, process, randomness, samplers
 from diffusion.data import sources, tokens
 from diffusion.nets import condition, dit, functional, mlp, unet
 from diffusion.runtime import ema, optimizer
@@ -252,7 +252,7 @@ def _check_shape(network, shape, null):
 
 
 def sampling(run: Experiment, config: configs.Config):
-    """(params, seeds: [B], cond: dict of [B, ...], sigmas: [N + 1], scale) -> images [B, H, W, C], to be jitted.
+    """(params, seeds: [B], cond: dict of [B, ...], sigmas: [N + 1], scale) -> `chain.Sampled`, to be jitted.
 
     config: the run's own, or with other values in the sections of `SAMPLING`. The images are of the data's dtype.
     Image i depends on its own seed alone, not on the batch.
@@ -268,8 +268,8 @@ def sampling(run: Experiment, config: configs.Config):
         conditional = functools.partial(_conditional, run.denoiser, params)
         null = {name: jnp.broadcast_to(value, cond[name].shape) for name, value in run.null.items()}
         rule = guide(**{**values, 'scale': scale}) if guided else guidance.none()
-        x0 = samplers.generate(rule(conditional, cond, null), sampler, sigmas, keys, run.facts.shape)
-        return loss.to_uint8(x0) if run.facts.dtype == 'uint8' else x0
+        drawn = chain.generate(rule(conditional, cond, null), sampler, sigmas, keys, run.facts.shape)
+        return drawn._replace(x=loss.to_uint8(drawn.x)) if run.facts.dtype == 'uint8' else drawn
 
     return draw
 

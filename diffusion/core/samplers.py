@@ -1,38 +1,21 @@
 """Samplers: from noise to an image.
 
-Sampler = (denoise, x, sigmas, keys) -> x_0 with denoise: (x, sigma: [B]) -> E[x_0 | x], x: [B, H, W, C] float32 at
-noise level sigmas[0], sigmas: [N + 1] decreasing to 0 (see `grids`), keys: [B], one an example. A sampler is one
-`lax.scan` over the N steps. In these coordinates the probability-flow ODE is dx/dsigma = (x - D(x, sigma)) / sigma
+Sampler = (denoise, x, sigmas, keys) -> `chain.Sampled` with denoise: (x, sigma: [B]) -> E[x_0 | x], x: [B, H, W, C]
+float32 at noise level sigmas[0], sigmas: [N + 1] decreasing to 0 (see `grids`), keys: [B], one an example. A sampler is
+one `lax.scan` over the N steps. In these coordinates the probability-flow ODE is dx/dsigma = (x - D(x, sigma)) / sigma
 (Karras et al. 2206.00364, Eq. 1 with s = 1) for every process.
 """
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
-from diffusion.core import randomness
+from diffusion.core import chain, randomness
 
 __all__ = ['euler', 'heun', 'ancestral', 'ddim']
 
 Sampler = Callable
-
-
-def initial_noise(keys, shape, sigma_max):
-    """x at the noisiest level: sigma_max times normal noise. keys: [B]; returns [B, *shape] float32."""
-    return sigma_max * randomness.normal(randomness.substream(keys, 'initial'), shape)
-
-
-def _level(sigma, x):
-    return jnp.full(x.shape[0], sigma, x.dtype)
-
-
-def _loop(step, x, sigmas):
-    """Folds step(x, sigma, sigma_next, index) over consecutive noise levels."""
-    index = jnp.arange(len(sigmas) - 1)
-    x, _ = lax.scan(lambda x, s: (step(x, *s), None), x, (sigmas[:-1], sigmas[1:], index))
-    return x
 
 
 def euler() -> Sampler:
@@ -57,16 +40,17 @@ def heun(churn: float = 0.0, churn_min: float = 0.0, churn_max: float = 1e9, chu
                 # sqrt(raised**2 - sigma**2), written so that rounding cannot make it the root of a negative number.
                 x = x + churn_noise * sigma * jnp.sqrt(gamma * (2 + gamma)) * noise
                 sigma = sigma * (1 + gamma)
-            slope = (x - denoise(x, _level(sigma, x))) / sigma
+            slope = (x - denoise(x, chain.level(sigma, x))) / sigma
             ahead = x + (sigma_next - sigma) * slope
 
             def correct(ahead):
-                slope_ahead = (ahead - denoise(ahead, _level(sigma_next, x))) / sigma_next
+                slope_ahead = (ahead - denoise(ahead, chain.level(sigma_next, x))) / sigma_next
                 return x + (sigma_next - sigma) * (slope + slope_ahead) / 2
 
             return lax.cond(sigma_next > 0, correct, lambda ahead: ahead, ahead)
 
-        return _loop(step, x, sigmas)
+        steps = len(sigmas) - 1
+        return chain.sampled(chain.fold(step, x, sigmas), 2 * steps - 1, steps)
 
     return sample
 
@@ -80,7 +64,7 @@ def ddim(eta: float = 0.0) -> Sampler:
 
     def sample(denoise, x, sigmas, keys):
         def step(x, sigma, sigma_next, index):
-            x0 = denoise(x, _level(sigma, x))
+            x0 = denoise(x, chain.level(sigma, x))
             ratio = sigma_next / sigma
             std = eta * ratio * jnp.sqrt((sigma - sigma_next) * (sigma + sigma_next))
             kept = jnp.sqrt(jnp.maximum(sigma_next**2 - std**2, 0.0)) / sigma if eta else ratio
@@ -89,7 +73,8 @@ def ddim(eta: float = 0.0) -> Sampler:
                 x = x + std * randomness.normal(randomness.at_step(keys, index), x.shape[1:])
             return x
 
-        return _loop(step, x, sigmas)
+        steps = len(sigmas) - 1
+        return chain.sampled(chain.fold(step, x, sigmas), steps, steps)
 
     return sample
 
@@ -97,8 +82,3 @@ def ddim(eta: float = 0.0) -> Sampler:
 def ancestral(eta: float = 1.0) -> Sampler:
     """Ancestral sampling of the reverse Markov chain: Ho et al. 2006.11239, Algorithm 2; `ddim` with eta = 1."""
     return ddim(eta)
-
-
-def generate(denoise, sampler: Sampler, sigmas, keys, shape) -> jax.Array:
-    """x_0: [B, *shape] from nothing but keys: [B]; the whole chain, to be called inside one `jit`."""
-    return sampler(denoise, initial_noise(keys, shape, sigmas[0]), sigmas, randomness.substream(keys, 'steps'))

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from diffusion import build
 from diffusion import config as configs
+from diffusion.core import chain
 from diffusion.runtime import mesh as meshes
 
 
@@ -23,8 +24,8 @@ class Artist:
     sigmas: np.ndarray
     scale: np.ndarray
 
-    def draw(self, weights, seeds, cond: dict) -> Iterator[np.ndarray]:
-        """Images [n, H, W, C] in the order of seeds, a call's worth at a time.
+    def draw(self, weights, seeds, cond: dict) -> Iterator[chain.Sampled]:
+        """Images x: [n, H, W, C] and their costs as numpy arrays, in the order of seeds, a call's worth at a time.
 
         seeds: N ints in [0, 2**31); cond: dict of numpy [N, ...].
         """
@@ -36,8 +37,8 @@ class Artist:
             inputs = meshes.put(self.mesh, inputs)
             place = meshes.replicated(self.mesh)
             sigmas, scale = jax.device_put((self.sigmas, self.scale), place)
-            images = self.draw_call(weights, inputs.pop('seeds'), inputs, sigmas, scale)
-            yield np.asarray(jax.device_get(images))[: len(rows)]
+            drawn = self.draw_call(weights, inputs.pop('seeds'), inputs, sigmas, scale)
+            yield jax.tree.map(lambda array: np.asarray(array)[: len(rows)], jax.device_get(drawn))
 
 
 def artist(run: build.Experiment, config: configs.Config, mesh: Mesh, most: int) -> Artist:

@@ -48,7 +48,7 @@ def _check_unseen(unseen, captions):
 
 def draw(run: build.Experiment, artist: drawing.Artist, weights, shown: Plan, path: Path) -> np.ndarray:
     """Draws a sheet, writes it to path and returns it: uint8 [height, width, 3]."""
-    images = np.concatenate(list(artist.draw(weights, shown.seeds, shown.cond)))
+    images = np.concatenate([drawn.x for drawn in artist.draw(weights, shown.seeds, shown.cond)])
     if run.facts.dtype == 'uint8':
         sheet = pictures.sheet(images, shown.labels)
     else:
@@ -62,7 +62,7 @@ def caption_match(run: build.Experiment, artist: drawing.Artist, weights, data: 
     references = data.captions()
     captions = list(dict.fromkeys(references))[:num]
     cond = drawing.conditions(run, len(captions), prompts=captions)
-    images = np.concatenate(list(artist.draw(weights, np.arange(len(captions)), cond)))
+    images = np.concatenate([drawn.x for drawn in artist.draw(weights, np.arange(len(captions)), cond)])
     everything = data.gather(np.arange(len(data)))['image']
     return {
         'caption_match': retrieval.caption_match(images, captions, everything, references),

@@ -42,8 +42,9 @@ def main(argv: list[str]) -> int:
         name = 'params' if args.weights == 'raw' else 'ema'
         weights = saved.weights(step, name, checkpoint.abstract_weights(target, mesh.replicated(grid)))
     print(f'{args.weights} weights of step {step}, {_recipe(config)}')
-    pictures.save(out / 'grid.png', _draw(artist, weights, seeds, cond, out))
-    print(f'{len(seeds)} pictures in {out}')
+    sheet, evaluations = _draw(artist, weights, seeds, cond, out)
+    pictures.save(out / 'grid.png', sheet)
+    print(f'{len(seeds)} pictures in {out}, {evaluations:g} evaluations of the model a picture')
     return 0
 
 
@@ -143,11 +144,15 @@ def _recipe(config) -> str:
     return f'{config["sampler"]["name"]} sampler, {config["sample"]["steps"]} steps, guidance {scale:g}'
 
 
-def _draw(artist, weights, seeds, cond, out) -> np.ndarray:
-    """Writes each picture as it comes (numbers: points.npy at the end); returns the sheet of the first 100."""
-    first, done = [], 0
+def _draw(artist, weights, seeds, cond, out) -> tuple[np.ndarray, float]:
+    """Writes each picture as it comes (numbers: points.npy at the end).
+
+    Returns the sheet of the first 100, and the mean number of evaluations a picture took.
+    """
+    first, done, evaluations = [], 0, 0
     with status.Status('sample', len(seeds)) as line:
-        for images in artist.draw(weights, seeds, cond):
+        for drawn in artist.draw(weights, seeds, cond):
+            images, evaluations = drawn.x, evaluations + drawn.nfe.sum()
             if images.dtype == np.uint8:
                 for seed, image in zip(seeds[done:], images):
                     pictures.save(out / f'{seed}.png', image)
@@ -157,7 +162,7 @@ def _draw(artist, weights, seeds, cond, out) -> np.ndarray:
             line.update(done)
     kept = np.stack(first)
     if kept.dtype == np.uint8:
-        return pictures.sheet(kept)
+        return pictures.sheet(kept), evaluations / done
     points = kept.reshape(len(kept), -1)
     pictures.save_array(out / 'points.npy', points)
-    return pictures.scatter(points)
+    return pictures.scatter(points), evaluations / done

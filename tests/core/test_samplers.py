@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.core import grids, process, randomness, samplers
+from diffusion.core import chain, grids, process, randomness, samplers
 from tests import oracle
 
 LAW = oracle.plane()
@@ -26,7 +26,7 @@ EVALUATIONS = {
 def draw(name, sigmas, seed, count=20_000, options=()):
     keys = randomness.examples(jax.random.key(seed), jnp.arange(count))
     sampler = getattr(samplers, name)(**dict(options))
-    return samplers.generate(LAW.images(), sampler, sigmas, keys, (1, 1, 2)).reshape(count, 2)
+    return chain.generate(LAW.images(), sampler, sigmas, keys, (1, 1, 2)).x.reshape(count, 2)
 
 
 def check_law(points):
@@ -72,7 +72,7 @@ def test_order_of_convergence(name):
         # Even steps of sigma near 0 too: a grid that is refined everywhere at the same rate.
         sigmas = jnp.asarray(10.0 * (1 - np.arange(steps + 1) / steps) ** 3, jnp.float32)
         sampler = jax.jit(functools.partial(getattr(samplers, name)(), law.images()))
-        found = sampler(jnp.asarray(x, jnp.float32).reshape(64, 1, 1, 4), sigmas, None)
+        found = sampler(jnp.asarray(x, jnp.float32).reshape(64, 1, 1, 4), sigmas, None).x
         errors.append(np.abs(found.reshape(64, 4) - exact).mean())
     slope = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
     assert abs(slope - ORDERS[name]) < 0.2, (slope, errors)
@@ -88,9 +88,9 @@ def test_number_of_evaluations(name):
 
     sigmas = grids.karras()(process.VE(), 7)
     keys = jax.random.split(jax.random.key(0), 1)
-    jax.block_until_ready(getattr(samplers, name)()(denoise, jnp.ones((1, 1, 1, 1)), sigmas, keys))
+    found = jax.block_until_ready(getattr(samplers, name)()(denoise, jnp.ones((1, 1, 1, 1)), sigmas, keys))
     jax.effects_barrier()
-    assert len(calls) == EVALUATIONS[name](7)
+    assert len(calls) == EVALUATIONS[name](7) == found.nfe
     assert min(calls) > 0
 
 
@@ -99,13 +99,13 @@ def test_an_example_does_not_depend_on_its_batch(name):
     sigmas = grids.karras()(process.VE(), 12)
     sampler = getattr(samplers, name)()
     together, alone = (
-        samplers.generate(
+        chain.generate(
             LAW.images(),
             sampler,
             sigmas,
             randomness.examples(jax.random.key(0), jnp.asarray(seeds)),
             (1, 1, 2),
-        )
+        ).x
         for seeds in ([3, 17, 4], [17])
     )
     np.testing.assert_allclose(together[1], alone[0], atol=1e-5)
@@ -120,5 +120,5 @@ def test_ancestral_variance_is_ddpms_posterior():
     sigmas = jnp.asarray([forward.nsr(t), forward.nsr(before)])
     keys = jax.random.split(jax.random.key(0), 100_000)
     zero = jnp.zeros((100_000, 1, 1, 1))
-    found = samplers.ancestral()(lambda x, sigma: zero, zero, sigmas, keys)
+    found = samplers.ancestral()(lambda x, sigma: zero, zero, sigmas, keys).x
     np.testing.assert_allclose(np.var(found) * level_before, expected, rtol=0.02)

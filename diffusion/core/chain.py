@@ -1,0 +1,50 @@
+"""What every sampler shares: the noise it starts from, the loop over noise levels, and what it returns."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from diffusion.core import randomness
+
+
+class Sampled(NamedTuple):
+    """What a sampler returns: x: [B, ...] at the last noise level, and its costs an example, int32 [B] each.
+
+    nfe: evaluations of the denoiser (a guided one counts as one); accepted, rejected: steps, of which a fixed grid
+    rejects none.
+    """
+
+    x: jax.Array
+    nfe: jax.Array
+    accepted: jax.Array
+    rejected: jax.Array
+
+
+def initial_noise(keys, shape, sigma_max):
+    """x at the noisiest level: sigma_max times normal noise. keys: [B]; returns [B, *shape] float32."""
+    return sigma_max * randomness.normal(randomness.substream(keys, 'initial'), shape)
+
+
+def level(sigma, x):
+    """One noise level for the whole batch x: [B, ...]: [B]."""
+    return jnp.full(x.shape[0], sigma, x.dtype)
+
+
+def sampled(x, nfe: int, steps: int) -> Sampled:
+    """What a sampler of a fixed number of evaluations and steps returns."""
+    cost = jnp.zeros(x.shape[0], jnp.int32)
+    return Sampled(x, cost + nfe, cost + steps, cost)
+
+
+def fold(step, x, sigmas):
+    """Folds step(x, sigma, sigma_next, index) over consecutive noise levels: one `lax.scan`."""
+    index = jnp.arange(len(sigmas) - 1)
+    x, _ = lax.scan(lambda x, s: (step(x, *s), None), x, (sigmas[:-1], sigmas[1:], index))
+    return x
+
+
+def generate(denoise, sampler, sigmas, keys, shape) -> Sampled:
+    """x_0: [B, *shape] from nothing but keys: [B]; the whole chain, to be called inside one `jit`."""
+    return sampler(denoise, initial_noise(keys, shape, sigmas[0]), sigmas, randomness.substream(keys, 'steps'))
