@@ -8,7 +8,19 @@ import jax
 import jax.numpy as jnp
 
 from diffusion import config as configs
-from diffusion.core import chain, density, grids, guidance, loss, precond, process, randomness, samplers
+from diffusion.core import (
+    chain,
+    density,
+    grids,
+    guidance,
+    loss,
+    multistep,
+    precond,
+    process,
+    randomness,
+    samplers,
+    stochastic,
+)
 from diffusion.data import sources, tokens
 from diffusion.nets import condition, dit, functional, mlp, unet
 from diffusion.runtime import ema, optimizer
@@ -93,7 +105,7 @@ SCHEMA = {
     'optimizer': configs.Section(_named(optimizer)),
     'ema': configs.Section({'': ema.EMA}),
     'train': configs.Section({'': Train}),
-    'sampler': configs.Section(_named(samplers)),
+    'sampler': configs.Section(_named(samplers, multistep, stochastic)),
     'grid': configs.Section(_named(grids)),
     'guidance': configs.Section(_named(guidance)),
     'sample': configs.Section({'': Sample}),

@@ -38,6 +38,12 @@ def sampled(x, nfe: int, steps: int) -> Sampled:
     return Sampled(x, cost + nfe, cost + steps, cost)
 
 
+def finish(denoise, x, sigmas, each: int) -> Sampled:
+    """The last step, to sigma = 0, where x becomes D, after N - 1 steps of `each` evaluations that led to x."""
+    steps = len(sigmas) - 1
+    return sampled(denoise(x, level(sigmas[-2], x)), each * (steps - 1) + 1, steps)
+
+
 def fold(step, x, sigmas):
     """Folds step(x, sigma, sigma_next, index) over consecutive noise levels: one `lax.scan`."""
     index = jnp.arange(len(sigmas) - 1)

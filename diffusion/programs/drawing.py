@@ -38,7 +38,7 @@ class Artist:
             place = meshes.replicated(self.mesh)
             sigmas, scale = jax.device_put((self.sigmas, self.scale), place)
             drawn = self.draw_call(weights, inputs.pop('seeds'), inputs, sigmas, scale)
-            yield jax.tree.map(lambda array: np.asarray(array)[: len(rows)], jax.device_get(drawn))
+            yield chain.Sampled(*(np.asarray(array)[: len(rows)] for array in jax.device_get(drawn)))
 
 
 def artist(run: build.Experiment, config: configs.Config, mesh: Mesh, most: int) -> Artist:
