@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import lax
 
-from diffusion.core import chain, randomness
+from diffusion.core import chain, randomness, variance
 
 __all__ = ['euler', 'heun', 'ancestral', 'ddim']
 
@@ -79,6 +79,24 @@ def ddim(eta: float = 0.0) -> Sampler:
     return sample
 
 
-def ancestral(eta: float = 1.0) -> Sampler:
-    """Ancestral sampling of the reverse Markov chain: Ho et al. 2006.11239, Algorithm 2; `ddim` with eta = 1."""
-    return ddim(eta)
+def ancestral(eta: float = 1.0, learned: bool = False) -> Sampler:
+    """Ancestral sampling of the reverse Markov chain: Ho et al. 2006.11239, Algorithm 2; `ddim` with eta = 1.
+
+    learned: with the variance that the network has learned, Nichol & Dhariwal 2102.09672, Eq. 15. Then, of all samplers
+    it alone is handed not a Denoise but (x, sigma) -> (E[x_0 | x], fraction): see `variance`.
+    """
+    if not learned:
+        return ddim(eta)
+    if eta != 1:
+        raise ValueError(f'eta={eta:g} and learned=True contradict each other: leave one of them out')
+
+    def sample(moments, x, sigmas, keys):
+        def step(x, sigma, sigma_next, index):
+            x0, fraction = moments(x, chain.level(sigma, x))
+            noise = randomness.normal(randomness.at_step(keys, index), x.shape[1:])
+            return x0 + (sigma_next / sigma) ** 2 * (x - x0) + variance.std(fraction, sigma, sigma_next) * noise
+
+        steps = len(sigmas) - 1
+        return chain.sampled(chain.fold(step, x, sigmas), steps, steps)
+
+    return sample
