@@ -9,8 +9,10 @@ import jax.numpy as jnp
 
 from diffusion import config as configs
 from diffusion.core import (
+    adaptive,
     chain,
     density,
+    discrete,
     grids,
     guidance,
     loss,
@@ -20,6 +22,9 @@ from diffusion.core import (
     randomness,
     samplers,
     stochastic,
+    uncertainty,
+    variance,
+    weighting,
 )
 from diffusion.data import sources, tokens
 from diffusion.nets import condition, dit, functional, mlp, unet
@@ -29,7 +34,10 @@ from diffusion.runtime import ema, optimizer
 @dataclasses.dataclass(frozen=True)
 class Train:
     """batch: images a step over all devices and hosts; cond_dropout: share of examples trained without their
-    condition, what guidance needs; labels: whether class labels are a condition; *_every: in steps; keep: newest
+    condition, what guidance needs; labels: whether class labels are a condition; uncertainty: whether each noise level
+    counts by the inverse of its learned loss (`core.uncertainty`); adaptive: bins of noise levels that are drawn by
+    their loss (`core.adaptive`), 0: drawn as the density says; variance_steps: levels of the chain whose reverse
+    variance is learned for sampler.learned (`core.variance`), 0: not learned; *_every: in steps; keep: newest
     checkpoints kept."""
 
     steps: int = 1000
@@ -37,6 +45,9 @@ class Train:
     seed: int = 0
     cond_dropout: float = 0.0
     labels: bool = True
+    uncertainty: bool = False
+    adaptive: int = 0
+    variance_steps: int = 0
     log_every: int = 50
     save_every: int = 1000
     keep: int = 2
@@ -47,6 +58,10 @@ class Train:
                 raise ValueError(f'{key}={getattr(self, key)}: must be at least 1')
         if not 0 <= self.cond_dropout < 1:
             raise ValueError(f'cond_dropout={self.cond_dropout}: must be in [0, 1)')
+        if self.adaptive < 0 or self.adaptive == 1:
+            raise ValueError(f'adaptive={self.adaptive}: a number of bins, at least 2, or 0 for none')
+        if self.variance_steps < 0 or self.variance_steps == 1:
+            raise ValueError(f'variance_steps={self.variance_steps}: steps of a chain, at least 2, or 0 for none')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,14 +108,15 @@ def _named(*modules):
     return {name: getattr(module, name) for module in modules for name in module.__all__}
 
 
-_DERIVED = frozenset({'channels', 'classes', 'vocabulary', 'length', 'rngs'})
+_DERIVED = frozenset({'channels', 'outputs', 'classes', 'vocabulary', 'length', 'rngs'})
 
 SCHEMA = {
     'data': configs.Section(_named(sources)),
     'text': configs.Section(_named(tokens), frozenset({'captions'}), optional=True),
-    'process': configs.Section(_named(process)),
+    'process': configs.Section(_named(process, discrete)),
     'precond': configs.Section(_named(precond)),
     'density': configs.Section(_named(density)),
+    'weighting': configs.Section(_named(weighting), optional=True),
     'net': configs.Section(_named(unet, dit, mlp), _DERIVED),
     'optimizer': configs.Section(_named(optimizer)),
     'ema': configs.Section({'': ema.EMA}),
@@ -177,15 +193,22 @@ def facts(config: configs.Config, data: sources.Source) -> Facts:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """Everything that a config and the facts of its data define, as pure functions."""
+    """Everything that a config and the facts of its data define, as pure functions.
+
+    network: with the parameters of a learned uncertainty among its own, which it does not see; denoiser: of
+    `precond.denoiser`; moments: of `variance.moments`, None where no variance is learned; memory: () -> what the loss
+    begins with.
+    """
 
     config: configs.Config
     facts: Facts
     process: Any
     network: functional.Network
     denoiser: Any
+    moments: Any
     null: dict
     loss: Any
+    memory: Any
     optimizer: Any
     ema: ema.EMA
     train: Train
@@ -210,18 +233,35 @@ def experiment(config: configs.Config, known: Facts) -> Experiment:
     length = known.tokenizer.length if known.tokenizer else 0
     conditions = {'classes': len(known.classes), 'length': length}
     vocabulary = known.tokenizer.size if known.tokenizer else 0
-    network = functional.functional(
-        lambda rngs: make('net', channels=known.shape[-1], vocabulary=vocabulary, rngs=rngs, **conditions)
-    )
+    shape = {'channels': known.shape[-1]} | ({'outputs': 2 * known.shape[-1]} if train.variance_steps else {})
+    network = functional.functional(lambda rngs: make('net', vocabulary=vocabulary, rngs=rngs, **shape, **conditions))
+    network = _with_uncertainty(network) if train.uncertainty else network
     null = condition.null(**conditions)
     scale = config['guidance'].get('scale', 1.0)
     _check_guidance(scale, null, train.cond_dropout)
+    _check_variance(config, train)
     forward, target = make('process'), make('precond')
+    _check_grid(config, forward)
     denoiser = precond.denoiser(target, network.apply)
-    denoising = loss.denoising(denoiser, target, forward, make('density'), null, train.cond_dropout)
+    moments = variance.moments(target, network.apply) if train.variance_steps else None
+    denoising = loss.denoising(
+        moments or denoiser,
+        target,
+        forward,
+        make('density'),
+        null,
+        train.cond_dropout,
+        weighting=make('weighting') if 'weighting' in config else None,
+        adapt=bool(train.adaptive),
+        uncertain=train.uncertainty,
+        variance_steps=train.variance_steps,
+    )
 
-    def batch_loss(params, batch, key):
-        return denoising(params, loss.to_unit(batch['image']), {name: batch[name] for name in null}, key)
+    def batch_loss(params, batch, key, memory):
+        return denoising(params, loss.to_unit(batch['image']), {name: batch[name] for name in null}, key, memory)
+
+    def memory():
+        return {'adaptive': adaptive.initial(train.adaptive)} if train.adaptive else {}
 
     built = make('optimizer')(train.batch)
     _check_shape(network, known.shape, null)
@@ -230,9 +270,11 @@ def experiment(config: configs.Config, known: Facts) -> Experiment:
         known,
         forward,
         network,
-        denoiser,
+        (lambda *args: moments(*args)[0]) if moments else denoiser,
+        moments,
         null,
         batch_loss,
+        memory,
         built,
         make('ema'),
         train,
@@ -248,6 +290,29 @@ def _check_guidance(scale, null, cond_dropout):
             f'guidance {scale} needs a model trained with condition dropout (train.cond_dropout, e.g. 0.1), '
             'this one was not: use --guidance=1'
         )
+
+
+def _check_variance(config, train):
+    if config['sampler'].get('learned') and not train.variance_steps:
+        raise configs.ConfigError(
+            'config.sampler.learned needs a model that learned the variance (train.variance_steps, e.g. 1000), '
+            'this one did not: leave it out'
+        )
+
+
+def _check_grid(config, forward):
+    """A grid that cannot have so many steps says so before anything is compiled."""
+    try:
+        jax.eval_shape(lambda: configs.construct(config, 'grid', SCHEMA)(forward, config['sample']['steps']))
+    except ValueError as error:
+        raise configs.ConfigError(f'config.sample.steps: {error}') from error
+
+
+def _with_uncertainty(network):
+    return functional.Network(
+        lambda key: {**network.init(key), **uncertainty.initial()},
+        lambda params, *args: network.apply(uncertainty.without(params), *args),
+    )
 
 
 def _check_shape(network, shape, null):
@@ -271,6 +336,8 @@ def sampling(run: Experiment, config: configs.Config):
     """
     sampler = configs.construct(config, 'sampler', SCHEMA)
     _check_guidance(config['guidance'].get('scale', 1.0), run.null, run.train.cond_dropout)
+    _check_variance(config, run.train)
+    learned = config['sampler'].get('learned', False)
     guided = config['guidance'].get('scale', 1.0) != 1
     values = {key: value for key, value in config['guidance'].items() if key != 'name'}
     guide = SCHEMA['guidance'].constructors[config['guidance']['name']]
@@ -280,10 +347,24 @@ def sampling(run: Experiment, config: configs.Config):
         conditional = functools.partial(_conditional, run.denoiser, params)
         null = {name: jnp.broadcast_to(value, cond[name].shape) for name, value in run.null.items()}
         rule = guide(**{**values, 'scale': scale}) if guided else guidance.none()
-        drawn = chain.generate(rule(conditional, cond, null), sampler, sigmas, keys, run.facts.shape)
+        denoise = rule(conditional, cond, null)
+        if learned:
+            denoise = _with_fraction(denoise if guided else None, functools.partial(run.moments, params), cond)
+        drawn = chain.generate(denoise, sampler, sigmas, keys, run.facts.shape)
         return drawn._replace(x=loss.to_uint8(drawn.x)) if run.facts.dtype == 'uint8' else drawn
 
     return draw
+
+
+def _with_fraction(guided, moments, cond):
+    """(x, sigma) -> (E[x_0 | x], fraction): the variance of the conditional model, and the guided mean where there is
+    guidance, which then takes an evaluation of the network more."""
+
+    def both(x, sigma):
+        x0, fraction = moments(x, sigma, cond, None)
+        return (guided(x, sigma) if guided else x0), fraction
+
+    return both
 
 
 def _conditional(denoiser, params, x, sigma, cond):

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import lax
 
-from diffusion.core import brownian, chain
+from diffusion.core import brownian, chain, variance
 
 __all__ = ['euler', 'heun', 'midpoint', 'dpm_solver_2', 'dpmpp_2s', 'dpmpp_2s_sde', 'ddim', 'ancestral']
 
@@ -172,14 +172,32 @@ def ddim(eta: float = 0.0) -> Sampler:
     return sample
 
 
-def ancestral(eta: float = 1.0) -> Sampler:
+def ancestral(eta: float = 1.0, learned: bool = False) -> Sampler:
     """Ancestral sampling of the reverse Markov chain; `ddim` with eta = 1.
 
     In these coordinates the DDPM posterior (Ho et al. 2006.11239, Algorithm 2), score_sde's ancestral step for VE (Song
     et al. 2011.13456, Eq. 47) and the Euler ancestral step are one formula: x' = D + (s'/s)**2 (x - D) + noise of
-    variance s'**2 (s**2 - s'**2) / s**2. Order: 1 (weak). NFE: N.
+    variance s'**2 (s**2 - s'**2) / s**2.
+
+    learned: with the variance that the network has learned, Nichol & Dhariwal 2102.09672, Eq. 15. Then, of all samplers
+    it alone is handed not a Denoise but (x, sigma) -> (E[x_0 | x], fraction): see `variance`.
+    Order: 1 (weak). NFE: N.
     """
-    return ddim(eta)
+    if not learned:
+        return ddim(eta)
+    if eta != 1:
+        raise ValueError(f'eta={eta:g} and learned=True contradict each other: leave one of them out')
+
+    def sample(moments, x, sigmas, keys):
+        def step(x, sigma, sigma_next, index):
+            x0, fraction = moments(x, chain.level(sigma, x))
+            noise = brownian.normal(keys, x.shape[1:], sigma, sigma_next)
+            return x0 + (sigma_next / sigma) ** 2 * (x - x0) + variance.std(fraction, sigma, sigma_next) * noise
+
+        steps = len(sigmas) - 1
+        return chain.sampled(chain.fold(step, x, sigmas), steps, steps)
+
+    return sample
 
 
 def _check_eta(eta):
