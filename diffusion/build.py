@@ -207,7 +207,7 @@ def experiment(config: configs.Config, known: Facts) -> Experiment:
         lambda rngs: make('net', channels=known.shape[-1], vocabulary=vocabulary, rngs=rngs, **conditions)
     )
     null = condition.null(**conditions)
-    _check_guidance(config, known, null, train.cond_dropout, Steering())
+    _check_guidance(config, known, null, train.cond_dropout, UNSTEERED)
     forward, target = make('process'), make('precond')
     _check_reach(config, forward, None)
     denoiser = precond.denoiser(target, network.apply)
@@ -254,7 +254,15 @@ class Steering:
         null = run.null if self.negative is None else self.negative
         # numpy, so that every process of a pod can place it.
         null, also = jax.tree.map(np.asarray, (null, self.also))
-        return {'null': null, 'also': also, 'scales': np.asarray(self.scales, np.float32), 'push': np.float32(self.push)}
+        return {
+            'null': null,
+            'also': also,
+            'scales': np.asarray(self.scales, np.float32),
+            'push': np.float32(self.push),
+        }
+
+
+UNSTEERED = Steering()
 
 
 def _check_guidance(config, known, null, cond_dropout, steering):
@@ -282,9 +290,7 @@ def _check_guidance(config, known, null, cond_dropout, steering):
             'weaker model'
         )
     if name != 'classifier_free' and steering.also:
-        raise configs.ConfigError(
-            f'several conditions (--and) need --config.guidance.name=classifier_free, not {name}'
-        )
+        raise configs.ConfigError(f'several conditions (--and) need --config.guidance.name=classifier_free, not {name}')
     if scale == 1 and not steering.also:
         _check_idle(name, values, steering)
     elif name != 'auto':
@@ -320,12 +326,12 @@ def _check_reach(config, forward, weak):
         return
     levels = np.asarray(_levels(config, forward))[:-1]
     high, low, span = levels.max(), levels.min(), f'the grid goes from sigma {levels.max():g} to {levels.min():g}'
-    if values.get('sigma_low', 0) >= high or 0 < values.get('sigma_high', 0) < low:
+    if values.get('sigma_low', 0) >= 0.999 * high or 0 < values.get('sigma_high', 0) < low:
         raise configs.ConfigError(
             f'config.guidance: no step lies between sigma_low={values["sigma_low"]:g} and '
             f'sigma_high={values["sigma_high"]:g}: {span}'
         )
-    if values.get('zero_above') and not low <= values['zero_above'] < high:
+    if values.get('zero_above') and not low <= values['zero_above'] < 0.999 * high:
         raise configs.ConfigError(
             f'config.guidance.zero_above={values["zero_above"]:g} zeroes every step or none: {span}'
         )
@@ -348,7 +354,7 @@ def _check_shape(network, shape, null):
         raise configs.ConfigError(f'config.net does not fit the data: {error}') from error
 
 
-def sampling(run: Experiment, config: configs.Config, steering: Steering = Steering()):
+def sampling(run: Experiment, config: configs.Config, steering: Steering = UNSTEERED):
     """(params, seeds: [B], cond: dict of [B, ...], sigmas: [N + 1], scale, beside) -> `chain.Sampled`, to be jitted.
 
     config: the run's own, or with other values in the sections of `SAMPLING`. beside: `Steering.arrays`, and the weaker

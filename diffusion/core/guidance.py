@@ -3,9 +3,9 @@
 A conditional denoiser is (x, sigma, cond) -> E[x_0 | x, cond], with cond a dict of arrays [B, ...] and sigma: [B], one
 an example. Guidance = (denoise, cond, beside: `Beside`) -> Denoise.
 
-Every rule but `none` moves the wanted prediction D_c away from another one, D_o (of the null or a negative condition, or
-of a weaker model): D_c + (scale - 1) direction(D_c, D_o). Scale 1 is the wanted prediction, bit for bit. What the rules
-share:
+Every rule but `none` moves the wanted prediction D_c away from another one, D_o (that of the null or a negative
+condition, or of a weaker model): D_c + (scale - 1) direction(D_c, D_o). Scale 1 is the wanted prediction, bit for bit.
+What the rules share:
 
 scale: may be traced; sigma_low, sigma_high: guidance acts where sigma_low < sigma <= sigma_high and elsewhere the
 scale is 1 (0: no bound), the limited interval of Kynkaanniemi et al. 2404.07724; rescale: see `rescaled`.
@@ -44,8 +44,8 @@ def classifier_free(scale: float = 1.0, sigma_low: float = 0.0, sigma_high: floa
     """D_null + scale (D_cond - D_null), in one call of twice the batch: Ho & Salimans 2207.12598.
 
     Their weight w is scale - 1: here scale 1 is exactly the conditional model and scale 0 the unconditional one.
-    Further conditions add scales_i (D_i - D_null) each, in the same call: Liu et al. 2206.01714. Outside of the interval
-    they are off, too.
+    Further conditions add scales_i (D_i - D_null) each, in the same call: Liu et al. 2206.01714. Outside of the
+    interval they are off, too.
     """
     _check(sigma_low, sigma_high, rescale)
 
@@ -105,8 +105,8 @@ def apg(
 
     Sadat et al. 2410.02416. parallel: their eta, the share kept of the part along D_cond, which is what
     saturates; with 1 and norm = 0 this is `classifier_free`. norm: their r, the longest D_cond - D_null may be over all
-    pixels of an image (0: any length). Their momentum is left out: it makes a denoiser remember its earlier calls, whose
-    order only a sampler knows.
+    pixels of an image (0: any length). Their momentum is left out: it makes a denoiser remember its earlier calls,
+    whose order only a sampler knows.
     """
     _check_at_least_zero('norm', norm)
 
@@ -128,7 +128,7 @@ def frequency_decoupled(
     low: float = 0.5,
     octaves: int = 1,
 ):
-    """Classifier-free with a scale for fine structure and a smaller one for coarse: Sadat et al. 2506.19713, Algorithm 2.
+    """Classifier-free with a scale for fine structure and a smaller one for coarse: Sadat et al. 2506.19713, Alg. 2.
 
     low: the coarse band's scale is 1 + low (scale - 1): 1 is `classifier_free`, 0 leaves the coarse band unguided;
     octaves: how many octaves of frequency are fine, see `coarse`. The paper splits by a Laplacian pyramid, here without
@@ -188,8 +188,8 @@ def at_rest(x, sigma):
 def rescaled(guided, wanted, share):
     """guided with its standard deviation over an image brought back to wanted's: Lin et al. 2305.08891, Sec. 3.4.
 
-    share: their phi in [0, 1], how far. They apply it to the network's output, which is v in their model; here it is the
-    predicted image, the only one of the two whose contrast is that of the result, whatever the network predicts.
+    share: their phi in [0, 1], how far. They apply it to the network's output, which is v in their model; here it is
+    the predicted image, the only one of the two whose contrast is that of the result, whatever the network predicts.
     """
     if not share:
         return guided

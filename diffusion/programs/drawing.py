@@ -47,11 +47,11 @@ class Artist:
             place = meshes.replicated(self.mesh)
             sigmas, scale, beside = jax.device_put((self.sigmas, self.scale, self.beside), place)
             drawn = self.draw_call(weights, inputs.pop('seeds'), inputs, sigmas, scale, beside)
-            yield jax.tree.map(lambda array: np.asarray(array)[: len(rows)], jax.device_get(drawn))
+            yield chain.Sampled(*(np.asarray(array)[: len(rows)] for array in jax.device_get(drawn)))
 
 
 def artist(
-    run: build.Experiment, config: configs.Config, mesh: Mesh, most: int, steering: build.Steering = build.Steering()
+    run: build.Experiment, config: configs.Config, mesh: Mesh, most: int, steering: build.Steering = build.UNSTEERED
 ) -> Artist:
     """The sampler of a config on a mesh. most: images wanted, where they are fewer than a call's worth."""
     devices = mesh.devices.size

@@ -26,9 +26,13 @@ def add_flags(parser: usage.Parser) -> None:
     parser.add_argument(
         '--guide-step', type=int, metavar='N', help='autoguidance: away from an earlier checkpoint, that of step N'
     )
-    parser.add_argument('--guide-workdir', metavar='DIR', help='autoguidance: away from the model of another, weaker run')
     parser.add_argument(
-        '--classifier', metavar='FILE', help='a file of Python whose log_prob(x, sigma) is climbed: see docs/guidance.md'
+        '--guide-workdir', metavar='DIR', help='autoguidance: away from the model of another, weaker run'
+    )
+    parser.add_argument(
+        '--classifier',
+        metavar='FILE',
+        help='a file of Python whose log_prob(x, sigma) is climbed: see docs/guidance.md',
     )
     parser.add_argument('--classifier-scale', type=float, metavar='S', help='how steeply (default: 1)')
 
@@ -157,7 +161,7 @@ def weaker(args, weak: build.Experiment, saved: checkpoint.Checkpoints, step: in
             if same and which >= step:
                 raise ValueError(
                     f'the weaker model would be step {which} and the model itself step {step}: --guide-step must be '
-                    f'earlier; there are {", ".join(map(str, there.steps()))} (config.train.keep says how many are kept)'
+                    f'earlier; there are {", ".join(map(str, there.steps()))} (config.train.keep of them are kept)'
                 )
         return which, drawing.weights(weak, there, which, name, grid)
 
