@@ -7,41 +7,39 @@ from pathlib import Path
 import numpy as np
 
 from diffusion import build, usage
-from diffusion.programs import drawing, workdir
-from diffusion.runtime import checkpoint, mesh, pictures, platform, state, status
+from diffusion.programs import drawing, steering, workdir
+from diffusion.runtime import checkpoint, mesh, pictures, platform, status
 
 
 def main(argv: list[str]) -> int:
     """Writes one PNG a seed, named by the seed, and grid.png; points as points.npy. Exit status 0, or 2."""
     args, overrides = _parser().parse(argv)
     with usage.checked():
-        if not os.path.isdir(args.workdir):
-            raise ValueError(
-                f'there is no workdir {args.workdir!r}: diffusion train --workdir={args.workdir} makes one'
-            )
-        stored = workdir.read(args.workdir)
-        if stored is None:
-            raise ValueError(f'{args.workdir!r} is not a run: it holds no {workdir.FILE}')
-        config, facts = _chosen(stored[0], args, overrides), stored[1]
+        stored, facts = workdir.open_run(args.workdir)
+        config = _chosen(stored, args, overrides)
         seeds = _seeds(args)
-        run = build.experiment(config, facts)
-        out = _free(args.out, seeds, args.overwrite)
         runtime, batch = config['runtime'], min(config['sample']['batch'], len(seeds))
         devices = platform.configure(runtime['platform'], runtime['devices'], batch)
+        run = build.experiment(stored, facts)
+        leaning = steering.read(args, run)
+        out = _free(args.out, seeds, args.overwrite)
         platform.cache(os.path.join(args.workdir, os.pardir, '.jax_cache'))
         labels = _labels(args, facts, seeds)
         _check_conditioned(run, args.prompt, labels)
         cond = drawing.conditions(run, len(seeds), args.prompt, labels)
         grid = mesh.make(devices)
-        artist = drawing.artist(run, config, grid, len(seeds))
+        artist = drawing.artist(run, config, grid, len(seeds), leaning)
         saved = checkpoint.open_existing(args.workdir)
     with contextlib.closing(saved):
         with usage.checked():
-            step = _step(saved, args.step)
-        target = state.abstract(grid, run.network.init, run.optimizer)
+            step = steering.kept(saved, args.step)
         name = 'params' if args.weights == 'raw' else 'ema'
-        weights = saved.weights(step, name, checkpoint.abstract_weights(target, mesh.replicated(grid)))
-    print(f'{args.weights} weights of step {step}, {_recipe(config)}')
+        weights = drawing.weights(run, saved, step, name, grid)
+        if leaning.weak:
+            weak_step, weak = steering.weaker(args, leaning.weak, saved, step, name, grid)
+            artist = artist.against(weak)
+    against = f', held against step {weak_step} of {args.guide_workdir or args.workdir}' if leaning.weak else ''
+    print(f'{args.weights} weights of step {step}, {_recipe(config)}{steering.said(args)}{against}')
     sheet, evaluations = _draw(artist, weights, seeds, cond, out)
     pictures.save(out / 'grid.png', sheet)
     print(f'{len(seeds)} pictures in {out}, {evaluations:g} evaluations of the model a picture')
@@ -59,6 +57,7 @@ def _parser():
     parser.add_argument('--sampler', metavar='NAME', help='short for --config.sampler.name')
     parser.add_argument('--steps', metavar='N', help='short for --config.sample.steps')
     parser.add_argument('--guidance', metavar='SCALE', help='short for --config.guidance.scale; 1 is off')
+    steering.add_flags(parser)
     parser.add_argument('--weights', choices=('ema', 'raw'), default='ema', help='(default: ema)')
     parser.add_argument('--step', type=int, metavar='N', help='which checkpoint (default: the newest)')
     parser.add_argument('--overwrite', action='store_true', help='replace pictures of these seeds in --out')
@@ -70,9 +69,11 @@ def _chosen(config, args, overrides):
     """The run's config with what this call chooses. Raises ValueError for what training has fixed."""
     config = {**config, 'runtime': {}}  # where a run was trained says nothing of where it is drawn from
     short = {'sampler.name': args.sampler, 'sample.steps': args.steps}
-    overrides = [*(f'{key}={value}' for key, value in short.items() if value is not None), *overrides]
-    if args.guidance is not None:
-        overrides += ['guidance.name=classifier_free', f'guidance.scale={args.guidance}']
+    overrides = [
+        *(f'{key}={value}' for key, value in short.items() if value is not None),
+        *steering.overrides(args, config['guidance']['name'], overrides),
+        *overrides,
+    ]
     for override in overrides:
         section = override.split('.')[0]
         if section in build.SCHEMA and section not in build.SAMPLING:
@@ -131,17 +132,10 @@ def _free(out, seeds, overwrite) -> Path:
     return folder
 
 
-def _step(saved, wanted) -> int:
-    if wanted is None:
-        return saved.latest()
-    if wanted not in saved.steps():
-        raise ValueError(f'no checkpoint of step {wanted}: there are {", ".join(map(str, saved.steps()))}')
-    return wanted
-
-
 def _recipe(config) -> str:
-    scale = config['guidance'].get('scale', 1.0)
-    return f'{config["sampler"]["name"]} sampler, {config["sample"]["steps"]} steps, guidance {scale:g}'
+    rule, scale = config['guidance']['name'], config['guidance'].get('scale', 1.0)
+    named = '' if rule in ('none', 'classifier_free') else f' ({rule})'
+    return f'{config["sampler"]["name"]} sampler, {config["sample"]["steps"]} steps, guidance {scale:g}{named}'
 
 
 def _draw(artist, weights, seeds, cond, out) -> tuple[np.ndarray, float]:
