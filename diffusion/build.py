@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion import config as configs
-from diffusion.core import chain, density, grids, guidance, loss, precond, process, randomness, samplers
+from diffusion.core import chain, density, grids, guidance, loss, ode, precond, process, randomness, samplers
 from diffusion.data import sources, tokens
 from diffusion.nets import condition, dit, functional, mlp, unet
 from diffusion.runtime import ema, optimizer
@@ -93,7 +93,7 @@ SCHEMA = {
     'optimizer': configs.Section(_named(optimizer)),
     'ema': configs.Section({'': ema.EMA}),
     'train': configs.Section({'': Train}),
-    'sampler': configs.Section(_named(samplers)),
+    'sampler': configs.Section(_named(samplers, ode)),
     'grid': configs.Section(_named(grids)),
     'guidance': configs.Section(_named(guidance)),
     'sample': configs.Section({'': Sample}),
@@ -278,6 +278,24 @@ def _conditional(denoiser, params, x, sigma, cond):
     return denoiser(params, x, sigma, cond, None)
 
 
+def denoise(run: Experiment, params, cond: dict, scale: float = 1.0):
+    """The Denoise of a run's model under cond: dict of [B, ...]; classifier-free guidance where scale is not 1."""
+    null = {name: jnp.broadcast_to(value, cond[name].shape) for name, value in run.null.items()}
+    rule = guidance.none() if scale == 1 else guidance.classifier_free(scale)
+    return rule(functools.partial(_conditional, run.denoiser, params), cond, null)
+
+
+def adaptive(config: configs.Config) -> bool:
+    """Whether the config's sampler chooses its own steps, so that sample.steps means nothing to it."""
+    return config['sampler']['name'] in ode.__all__
+
+
 def sigmas(run: Experiment, config: configs.Config):
-    """The noise levels [N + 1] that a config's grid and sample.steps give."""
-    return configs.construct(config, 'grid', SCHEMA)(run.process, config['sample']['steps'])
+    """The noise levels [N + 1] that a config's grid and sample.steps give.
+
+    An adaptive sampler gets the two ends alone: of a fine grid, since the last level of some depends on the steps.
+    """
+    grid = configs.construct(config, 'grid', SCHEMA)
+    if adaptive(config):
+        return grid(run.process, 1000)[jnp.asarray([0, -2, -1])]
+    return grid(run.process, config['sample']['steps'])

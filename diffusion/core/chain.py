@@ -13,13 +13,14 @@ class Sampled(NamedTuple):
     """What a sampler returns: x: [B, ...] at the last noise level, and its costs an example, int32 [B] each.
 
     nfe: evaluations of the denoiser (a guided one counts as one); accepted, rejected: steps, of which a fixed grid
-    rejects none.
+    rejects none; finished: bool [B], whether x came to its end, or None where it always does.
     """
 
     x: jax.Array
     nfe: jax.Array
     accepted: jax.Array
     rejected: jax.Array
+    finished: jax.Array | None = None
 
 
 def initial_noise(keys, shape, sigma_max):

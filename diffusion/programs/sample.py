@@ -1,46 +1,29 @@
 """`diffusion sample`: draw pictures from a checkpoint."""
 
-import contextlib
-import os
 from pathlib import Path
 
 import numpy as np
 
 from diffusion import build, usage
-from diffusion.programs import drawing, workdir
-from diffusion.runtime import checkpoint, mesh, pictures, platform, state, status
+from diffusion.programs import drawing, opening
+from diffusion.runtime import pictures, status
 
 
 def main(argv: list[str]) -> int:
     """Writes one PNG a seed, named by the seed, and grid.png; points as points.npy. Exit status 0, or 2."""
     args, overrides = _parser().parse(argv)
     with usage.checked():
-        if not os.path.isdir(args.workdir):
-            raise ValueError(
-                f'there is no workdir {args.workdir!r}: diffusion train --workdir={args.workdir} makes one'
-            )
-        stored = workdir.read(args.workdir)
-        if stored is None:
-            raise ValueError(f'{args.workdir!r} is not a run: it holds no {workdir.FILE}')
-        config, facts = _chosen(stored[0], args, overrides), stored[1]
+        config, facts = opening.read(args.workdir)
+        config = _chosen(config, args, overrides)
         seeds = _seeds(args)
         run = build.experiment(config, facts)
         out = _free(args.out, seeds, args.overwrite)
-        runtime, batch = config['runtime'], min(config['sample']['batch'], len(seeds))
-        devices = platform.configure(runtime['platform'], runtime['devices'], batch)
-        platform.cache(os.path.join(args.workdir, os.pardir, '.jax_cache'))
+        grid = opening.devices(args.workdir, config, min(config['sample']['batch'], len(seeds)))
         labels = _labels(args, facts, seeds)
-        _check_conditioned(run, args.prompt, labels)
+        opening.check_conditioned(run, args.prompt, labels)
         cond = drawing.conditions(run, len(seeds), args.prompt, labels)
-        grid = mesh.make(devices)
         artist = drawing.artist(run, config, grid, len(seeds))
-        saved = checkpoint.open_existing(args.workdir)
-    with contextlib.closing(saved):
-        with usage.checked():
-            step = _step(saved, args.step)
-        target = state.abstract(grid, run.network.init, run.optimizer)
-        name = 'params' if args.weights == 'raw' else 'ema'
-        weights = saved.weights(step, name, checkpoint.abstract_weights(target, mesh.replicated(grid)))
+    weights, step = opening.weights(args.workdir, run, grid, args.weights, args.step)
     print(f'{args.weights} weights of step {step}, {_recipe(config)}')
     sheet, evaluations = _draw(artist, weights, seeds, cond, out)
     pictures.save(out / 'grid.png', sheet)
@@ -50,7 +33,7 @@ def main(argv: list[str]) -> int:
 
 def _parser():
     parser = usage.Parser('sample', __doc__.split(': ', 1)[1])
-    parser.add_argument('--workdir', required=True, metavar='DIR', help='the run to draw from')
+    opening.add_flags(parser, 'draw from')
     parser.add_argument('--out', default='out', metavar='DIR', help='where the PNG files go (default: out)')
     parser.add_argument('--prompt', action='append', default=[], metavar='TEXT', help='words; may be repeated')
     parser.add_argument('--label', action='append', default=[], metavar='CLASS', help='a class; may be repeated')
@@ -59,8 +42,6 @@ def _parser():
     parser.add_argument('--sampler', metavar='NAME', help='short for --config.sampler.name')
     parser.add_argument('--steps', metavar='N', help='short for --config.sample.steps')
     parser.add_argument('--guidance', metavar='SCALE', help='short for --config.guidance.scale; 1 is off')
-    parser.add_argument('--weights', choices=('ema', 'raw'), default='ema', help='(default: ema)')
-    parser.add_argument('--step', type=int, metavar='N', help='which checkpoint (default: the newest)')
     parser.add_argument('--overwrite', action='store_true', help='replace pictures of these seeds in --out')
     parser.epilog = f'Also --config.SECTION.KEY=VALUE for the sections {", ".join(build.SAMPLING)}'
     return parser
@@ -68,19 +49,15 @@ def _parser():
 
 def _chosen(config, args, overrides):
     """The run's config with what this call chooses. Raises ValueError for what training has fixed."""
-    config = {**config, 'runtime': {}}  # where a run was trained says nothing of where it is drawn from
     short = {'sampler.name': args.sampler, 'sample.steps': args.steps}
     overrides = [*(f'{key}={value}' for key, value in short.items() if value is not None), *overrides]
     if args.guidance is not None:
         overrides += ['guidance.name=classifier_free', f'guidance.scale={args.guidance}']
-    for override in overrides:
-        section = override.split('.')[0]
-        if section in build.SCHEMA and section not in build.SAMPLING:
-            raise ValueError(
-                f'config.{override.split("=")[0]} is fixed by the training of this run; when drawing, choose in: '
-                f'{", ".join(build.SAMPLING)}'
-            )
-    return build.override(config, overrides)
+    config = opening.choose(config, overrides, build.SAMPLING, 'drawing')
+    if build.adaptive(config) and any(override.startswith('sample.steps=') for override in overrides):
+        name = config['sampler']['name']
+        raise ValueError(f'the sampler {name!r} chooses its own steps: leave out --steps, or set --config.sampler.rtol')
+    return config
 
 
 def _seeds(args) -> list[int]:
@@ -109,16 +86,6 @@ def _labels(args, facts, seeds):
     return [seed % len(facts.classes) for seed in seeds]
 
 
-def _check_conditioned(run, prompts, labels) -> None:
-    missing = [
-        flag
-        for name, flag, given in (('tokens', '--prompt', prompts), ('label', '--label', labels))
-        if name in run.null and not given
-    ]
-    if missing and not run.train.cond_dropout:
-        raise ValueError(f'this model was never trained without its condition: add {" and ".join(missing)}')
-
-
 def _free(out, seeds, overwrite) -> Path:
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
@@ -131,17 +98,10 @@ def _free(out, seeds, overwrite) -> Path:
     return folder
 
 
-def _step(saved, wanted) -> int:
-    if wanted is None:
-        return saved.latest()
-    if wanted not in saved.steps():
-        raise ValueError(f'no checkpoint of step {wanted}: there are {", ".join(map(str, saved.steps()))}')
-    return wanted
-
-
 def _recipe(config) -> str:
     scale = config['guidance'].get('scale', 1.0)
-    return f'{config["sampler"]["name"]} sampler, {config["sample"]["steps"]} steps, guidance {scale:g}'
+    steps = 'steps of its own' if build.adaptive(config) else f'{config["sample"]["steps"]} steps'
+    return f'{config["sampler"]["name"]} sampler, {steps}, guidance {scale:g}'
 
 
 def _draw(artist, weights, seeds, cond, out) -> tuple[np.ndarray, float]:
@@ -153,6 +113,7 @@ def _draw(artist, weights, seeds, cond, out) -> tuple[np.ndarray, float]:
     with status.Status('sample', len(seeds)) as line:
         for drawn in artist.draw(weights, seeds, cond):
             images, evaluations = drawn.x, evaluations + drawn.nfe.sum()
+            _report_unfinished(line, drawn, seeds[done:])
             if images.dtype == np.uint8:
                 for seed, image in zip(seeds[done:], images):
                     pictures.save(out / f'{seed}.png', image)
@@ -166,3 +127,12 @@ def _draw(artist, weights, seeds, cond, out) -> tuple[np.ndarray, float]:
     points = kept.reshape(len(kept), -1)
     pictures.save_array(out / 'points.npy', points)
     return pictures.scatter(points), evaluations / done
+
+
+def _report_unfinished(line, drawn, seeds) -> None:
+    if drawn.finished is not None and not drawn.finished.all():
+        some = ', '.join(str(seed) for seed, finished in zip(seeds, drawn.finished) if not finished)
+        line.say(
+            f'warning: out of steps before the end, drawn from where they stood: seeds {some}; '
+            'raise --config.sampler.max_steps or rtol and atol'
+        )
