@@ -19,10 +19,12 @@ def main(argv: list[str]) -> int:
     """Runs one action. Exit status 0, or 2."""
     if argv and argv[0] in ACTIONS:
         return ACTIONS[argv[0]](argv[1:])
+    if argv and not argv[0].startswith('-'):
+        raise usage.UsageError(usage.unknown('action', argv[0], ACTIONS))
     parser = usage.Parser('edit', __doc__.split(': ', 1)[1])
     parser.add_argument('action', help=f'one of {", ".join(ACTIONS)}')
-    args, _ = parser.parse(argv)
-    raise usage.UsageError(usage.unknown('action', args.action, ACTIONS))
+    parser.parse(argv)
+    raise usage.UsageError(f'the action comes first: diffusion edit {"|".join(ACTIONS)} ...')
 
 
 def invert(argv: list[str]) -> int:

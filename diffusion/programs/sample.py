@@ -131,8 +131,9 @@ def _draw(artist, weights, seeds, cond, out) -> tuple[np.ndarray, float]:
 
 def _report_unfinished(line, drawn, seeds) -> None:
     if drawn.finished is not None and not drawn.finished.all():
-        some = ', '.join(str(seed) for seed, finished in zip(seeds, drawn.finished) if not finished)
+        late = [str(seed) for seed, finished in zip(seeds, drawn.finished) if not finished]
+        some = ', '.join(late[:5]) + (' ...' if len(late) > 5 else '')
         line.say(
-            f'warning: out of steps before the end, drawn from where they stood: seeds {some}; '
+            f'warning: out of steps before the end, drawn from where they stood: {len(late)} seeds ({some}); '
             'raise --config.sampler.max_steps or rtol and atol'
         )
