@@ -21,6 +21,7 @@ from diffusion.core import (
     guidance,
     loss,
     multistep,
+    ode,
     precond,
     process,
     randomness,
@@ -126,7 +127,7 @@ SCHEMA = {
     'optimizer': configs.Section(_named(optimizer)),
     'ema': configs.Section({'': ema.EMA}),
     'train': configs.Section({'': Train}),
-    'sampler': configs.Section(_named(samplers, multistep, stochastic)),
+    'sampler': configs.Section(_named(samplers, multistep, stochastic, ode)),
     'grid': configs.Section(_named(grids)),
     'guidance': configs.Section(_named(guidance)),
     'threshold': configs.Section(_named(threshold), optional=True),
@@ -490,10 +491,26 @@ def _conditional(denoiser, params, x, sigma, cond):
     return denoiser(params, x, sigma, cond, None)
 
 
+def denoise(run: Experiment, params, cond: dict, scale: float = 1.0):
+    """The Denoise of a run's model under cond: dict of [B, ...]; classifier-free guidance where scale is not 1."""
+    rule = guidance.none() if scale == 1 else guidance.classifier_free(scale)
+    beside = _beside(UNSTEERED.arrays(run), cond, UNSTEERED)
+    return rule(functools.partial(_conditional, run.denoiser, params), cond, beside)
+
+
 def sigmas(run: Experiment, config: configs.Config):
     """The noise levels [N + 1] that a config's grid and sample.steps give."""
     return _levels(config, run.process)
 
 
+def paces_itself(config: configs.Config) -> bool:
+    """Whether the config's sampler chooses its own steps, so that sample.steps means nothing to it."""
+    return config['sampler']['name'] in ode.__all__
+
+
 def _levels(config, forward):
-    return configs.construct(config, 'grid', SCHEMA)(forward, config['sample']['steps'])
+    grid = configs.construct(config, 'grid', SCHEMA)
+    if paces_itself(config):
+        # The two ends alone: of a fine grid, since the last level of some depends on the steps.
+        return grid(forward, 1000)[jnp.asarray([0, -2, -1])]
+    return grid(forward, config['sample']['steps'])

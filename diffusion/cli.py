@@ -9,6 +9,8 @@ from diffusion import usage
 PROGRAMS = {
     'train': 'train a model, or go on where a run stopped',
     'sample': 'draw pictures from a checkpoint',
+    'evaluate': 'measure a checkpoint: bits per dimension',
+    'edit': 'change pictures with a checkpoint: interpolate, invert',
     'doctor': 'what is installed, what devices there are, what is missing',
 }
 

@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 from diffusion import build
 from diffusion import config as configs
 from diffusion.core import chain
-from diffusion.runtime import checkpoint, state
 from diffusion.runtime import mesh as meshes
 
 
@@ -62,12 +61,6 @@ def artist(
     sigmas = np.asarray(build.sigmas(run, config))
     scale = np.float32(config['guidance'].get('scale', 1.0))
     return Artist(draw, mesh, batch, sigmas, scale, steering.arrays(run))
-
-
-def weights(run: build.Experiment, saved: checkpoint.Checkpoints, step: int, name: str, mesh: Mesh) -> dict:
-    """The parameters of a step on every device; name is 'ema' or 'params'."""
-    target = state.abstract(mesh, run.network.init, run.optimizer)
-    return saved.weights(step, name, checkpoint.abstract_weights(target, meshes.replicated(mesh)))
 
 
 def conditions(run: build.Experiment, count: int, prompts=(), labels=()) -> dict:

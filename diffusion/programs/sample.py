@@ -1,44 +1,35 @@
 """`diffusion sample`: draw pictures from a checkpoint."""
 
-import contextlib
-import os
 from pathlib import Path
 
 import numpy as np
 
 from diffusion import build, usage
-from diffusion.programs import drawing, steering, workdir
-from diffusion.runtime import checkpoint, mesh, pictures, platform, status
+from diffusion.programs import drawing, opening, steering
+from diffusion.runtime import pictures, status
 
 
 def main(argv: list[str]) -> int:
     """Writes one PNG a seed, named by the seed, and grid.png; points as points.npy. Exit status 0, or 2."""
     args, overrides = _parser().parse(argv)
     with usage.checked():
-        stored, facts = workdir.open_run(args.workdir)
+        stored, facts = opening.read(args.workdir)
         config = _chosen(stored, args, overrides)
         seeds = _seeds(args)
-        runtime, batch = config['runtime'], min(config['sample']['batch'], len(seeds))
-        devices = platform.configure(runtime['platform'], runtime['devices'], batch)
         run = build.experiment(stored, facts)
         leaning = steering.read(args, run)
         out = _free(args.out, seeds, args.overwrite)
-        platform.cache(os.path.join(args.workdir, os.pardir, '.jax_cache'))
+        grid = opening.devices(args.workdir, config, min(config['sample']['batch'], len(seeds)))
         labels = _labels(args, facts, seeds)
-        _check_conditioned(run, args.prompt, labels)
+        opening.check_conditioned(run, args.prompt, labels)
         cond = drawing.conditions(run, len(seeds), args.prompt, labels)
-        grid = mesh.make(devices)
         artist = drawing.artist(run, config, grid, len(seeds), leaning)
-        saved = checkpoint.open_existing(args.workdir)
-    with contextlib.closing(saved):
-        with usage.checked():
-            step = steering.kept(saved, args.step)
-        name = 'params' if args.weights == 'raw' else 'ema'
-        weights = drawing.weights(run, saved, step, name, grid)
-        if leaning.weak:
-            weak_step, weak = steering.weaker(args, leaning.weak, saved, step, name, grid)
-            artist = artist.against(weak)
-    against = f', held against step {weak_step} of {args.guide_workdir or args.workdir}' if leaning.weak else ''
+    weights, step = opening.weights(args.workdir, run, grid, args.weights, args.step)
+    against = ''
+    if leaning.weak:
+        weak_step, weak = steering.weaker(args, leaning.weak, step, grid)
+        artist = artist.against(weak)
+        against = f', held against step {weak_step} of {args.guide_workdir or args.workdir}'
     print(f'{args.weights} weights of step {step}, {_recipe(config)}{steering.said(args)}{against}')
     sheet, evaluations = _draw(artist, weights, seeds, cond, out)
     pictures.save(out / 'grid.png', sheet)
@@ -48,7 +39,7 @@ def main(argv: list[str]) -> int:
 
 def _parser():
     parser = usage.Parser('sample', __doc__.split(': ', 1)[1])
-    parser.add_argument('--workdir', required=True, metavar='DIR', help='the run to draw from')
+    opening.add_flags(parser, 'draw from')
     parser.add_argument('--out', default='out', metavar='DIR', help='where the PNG files go (default: out)')
     parser.add_argument('--prompt', action='append', default=[], metavar='TEXT', help='words; may be repeated')
     parser.add_argument('--label', action='append', default=[], metavar='CLASS', help='a class; may be repeated')
@@ -58,8 +49,6 @@ def _parser():
     parser.add_argument('--steps', metavar='N', help='short for --config.sample.steps')
     parser.add_argument('--guidance', metavar='SCALE', help='short for --config.guidance.scale; 1 is off')
     steering.add_flags(parser)
-    parser.add_argument('--weights', choices=('ema', 'raw'), default='ema', help='(default: ema)')
-    parser.add_argument('--step', type=int, metavar='N', help='which checkpoint (default: the newest)')
     parser.add_argument('--overwrite', action='store_true', help='replace pictures of these seeds in --out')
     parser.epilog = f'Also --config.SECTION.KEY=VALUE for the sections {", ".join(build.SAMPLING)}'
     return parser
@@ -67,21 +56,17 @@ def _parser():
 
 def _chosen(config, args, overrides):
     """The run's config with what this call chooses. Raises ValueError for what training has fixed."""
-    config = {**config, 'runtime': {}}  # where a run was trained says nothing of where it is drawn from
     short = {'sampler.name': args.sampler, 'sample.steps': args.steps}
     overrides = [
         *(f'{key}={value}' for key, value in short.items() if value is not None),
         *steering.overrides(args, config['guidance']['name'], overrides),
         *overrides,
     ]
-    for override in overrides:
-        section = override.split('.')[0]
-        if section in build.SCHEMA and section not in build.SAMPLING:
-            raise ValueError(
-                f'config.{override.split("=")[0]} is fixed by the training of this run; when drawing, choose in: '
-                f'{", ".join(build.SAMPLING)}'
-            )
-    return build.override(config, overrides)
+    config = opening.choose(config, overrides, build.SAMPLING, 'drawing')
+    if build.paces_itself(config) and any(override.startswith('sample.steps=') for override in overrides):
+        name = config['sampler']['name']
+        raise ValueError(f'the sampler {name!r} chooses its own steps: leave out --steps, or set --config.sampler.rtol')
+    return config
 
 
 def _seeds(args) -> list[int]:
@@ -110,16 +95,6 @@ def _labels(args, facts, seeds):
     return [seed % len(facts.classes) for seed in seeds]
 
 
-def _check_conditioned(run, prompts, labels) -> None:
-    missing = [
-        flag
-        for name, flag, given in (('tokens', '--prompt', prompts), ('label', '--label', labels))
-        if name in run.null and not given
-    ]
-    if missing and not run.train.cond_dropout:
-        raise ValueError(f'this model was never trained without its condition: add {" and ".join(missing)}')
-
-
 def _free(out, seeds, overwrite) -> Path:
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
@@ -135,7 +110,8 @@ def _free(out, seeds, overwrite) -> Path:
 def _recipe(config) -> str:
     rule, scale = config['guidance']['name'], config['guidance'].get('scale', 1.0)
     named = '' if rule in ('none', 'classifier_free') else f' ({rule})'
-    return f'{config["sampler"]["name"]} sampler, {config["sample"]["steps"]} steps, guidance {scale:g}{named}'
+    steps = 'steps of its own' if build.paces_itself(config) else f'{config["sample"]["steps"]} steps'
+    return f'{config["sampler"]["name"]} sampler, {steps}, guidance {scale:g}{named}'
 
 
 def _draw(artist, weights, seeds, cond, out) -> tuple[np.ndarray, float]:
@@ -147,6 +123,7 @@ def _draw(artist, weights, seeds, cond, out) -> tuple[np.ndarray, float]:
     with status.Status('sample', len(seeds)) as line:
         for drawn in artist.draw(weights, seeds, cond):
             images, evaluations = drawn.x, evaluations + drawn.nfe.sum()
+            _report_unfinished(line, drawn, seeds[done:])
             if images.dtype == np.uint8:
                 for seed, image in zip(seeds[done:], images):
                     pictures.save(out / f'{seed}.png', image)
@@ -160,3 +137,13 @@ def _draw(artist, weights, seeds, cond, out) -> tuple[np.ndarray, float]:
     points = kept.reshape(len(kept), -1)
     pictures.save_array(out / 'points.npy', points)
     return pictures.scatter(points), evaluations / done
+
+
+def _report_unfinished(line, drawn, seeds) -> None:
+    if drawn.finished is not None and not drawn.finished.all():
+        late = [str(seed) for seed, finished in zip(seeds, drawn.finished) if not finished]
+        some = ', '.join(late[:5]) + (' ...' if len(late) > 5 else '')
+        line.say(
+            f'warning: out of steps before the end, drawn from where they stood: {len(late)} seeds ({some}); '
+            'raise --config.sampler.max_steps or rtol and atol'
+        )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion import build, usage
-from diffusion.programs import drawing, workdir
+from diffusion.programs import drawing, opening
 from diffusion.runtime import checkpoint
 
 
@@ -130,7 +130,7 @@ def _weak_run(args, run) -> build.Experiment | None:
         return None
     if args.guide_workdir is None:
         return run
-    config, facts = workdir.open_run(args.guide_workdir)
+    config, facts = opening.read(args.guide_workdir)
     mine, theirs = run.facts.to_json(), facts.to_json()
     other = [key for key in mine if mine[key] != theirs[key]]
     if other:
@@ -141,29 +141,17 @@ def _weak_run(args, run) -> build.Experiment | None:
     return build.experiment(config, facts)
 
 
-def kept(saved: checkpoint.Checkpoints, wanted: int | None) -> int:
-    """The step wanted, or the newest. Raises ValueError where it is not kept."""
-    if wanted is None:
-        return saved.latest()
-    if wanted not in saved.steps():
-        raise ValueError(f'no checkpoint of step {wanted}: there are {", ".join(map(str, saved.steps()))}')
-    return wanted
-
-
-def weaker(args, weak: build.Experiment, saved: checkpoint.Checkpoints, step: int, name: str, grid) -> tuple[int, dict]:
-    """The step and the parameters of the weaker model; saved, step, name: what is drawn with."""
-    folder = args.guide_workdir
-    same = folder is None or os.path.samefile(folder, args.workdir)
-    with contextlib.ExitStack() as stack:
-        with usage.checked():
-            there = saved if same else stack.enter_context(contextlib.closing(checkpoint.open_existing(folder)))
-            which = kept(there, args.guide_step)
-            if same and which >= step:
-                raise ValueError(
-                    f'the weaker model would be step {which} and the model itself step {step}: --guide-step must be '
-                    f'earlier; there are {", ".join(map(str, there.steps()))} (config.train.keep of them are kept)'
-                )
-        return which, drawing.weights(weak, there, which, name, grid)
+def weaker(args, weak: build.Experiment, step: int, grid) -> tuple[int, dict]:
+    """The step and the parameters of the weaker model, for a model of `step` of the workdir."""
+    folder = args.guide_workdir or args.workdir
+    with usage.checked(), contextlib.closing(checkpoint.open_existing(folder)) as saved:
+        which = opening.kept(saved, args.guide_step)
+        if os.path.samefile(folder, args.workdir) and which >= step:
+            raise ValueError(
+                f'the weaker model would be step {which} and the model itself step {step}: --guide-step must be '
+                f'earlier; there are {", ".join(map(str, saved.steps()))} (config.train.keep of them are kept)'
+            )
+    return which, opening.weights(folder, weak, grid, args.weights, which)[0]
 
 
 def said(args) -> str:

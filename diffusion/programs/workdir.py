@@ -27,16 +27,6 @@ def read(workdir: str) -> tuple[configs.Config, build.Facts] | None:
         raise ValueError(f'{path} is damaged ({type(error).__name__}: {error}): name another --workdir') from error
 
 
-def open_run(workdir: str) -> tuple[configs.Config, build.Facts]:
-    """`read` of a run that is there to be used. Raises ValueError where there is none."""
-    if not os.path.isdir(workdir):
-        raise ValueError(f'there is no workdir {workdir!r}: diffusion train --workdir={workdir} makes one')
-    stored = read(workdir)
-    if stored is None:
-        raise ValueError(f'{workdir!r} is not a run: it holds no {FILE}')
-    return stored
-
-
 def describe(config: configs.Config, facts: build.Facts) -> dict:
     """What config.json and every checkpoint say of a run: JSON values."""
     return {'config': config, 'facts': facts.to_json(), 'versions': _versions(), 'commit': _commit()}

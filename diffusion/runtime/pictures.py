@@ -24,6 +24,26 @@ def save(path, image: np.ndarray) -> None:
         file.write(buffer.getvalue())
 
 
+def load(path, shape: tuple[int, int, int]) -> np.ndarray:
+    """A picture of any format Pillow reads as uint8 `shape`; one channel means grey, three RGB, four RGBA.
+
+    Raises ValueError for a file that is no picture or has another size.
+    """
+    height, width, channels = shape
+    try:
+        with Image.open(path) as opened:
+            image = opened.convert({1: 'L', 3: 'RGB', 4: 'RGBA'}[channels])
+    except FileNotFoundError as error:
+        raise ValueError(f'there is no picture {str(path)!r}') from error
+    except (OSError, Image.DecompressionBombError) as error:
+        raise ValueError(f'{str(path)!r} cannot be read as a picture: {error}') from error
+    if image.size != (width, height):
+        raise ValueError(
+            f'{str(path)!r} is {image.width} x {image.height} pixels, this model draws {width} x {height}: resize it'
+        )
+    return np.asarray(image).reshape(shape)
+
+
 def save_array(path, values: np.ndarray) -> None:
     """Writes numbers as .npy, atomically."""
     with writer.atomic(path) as file:

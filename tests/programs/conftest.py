@@ -71,3 +71,13 @@ def trained(diffusion, tmp_path_factory):
     done = diffusion('train', *TINY, f'--workdir={folder}')
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope='session')
+def points(diffusion, tmp_path_factory):
+    """An unconditional run in the plane."""
+    folder = tmp_path_factory.mktemp('points') / 'run'
+    flags = ('--config.train.labels=false', '--config.train.steps=400', '--config.train.save_every=400')
+    done = diffusion('train', '--config=configs/toy2d.py', *flags, f'--workdir={folder}')
+    assert done.returncode == 0, done.stderr
+    return folder

@@ -67,6 +67,9 @@ def test_what_is_chosen_is_used(call, trained, tmp_path):
         (['--prompt=criying cat'], "unknown word 'criying'"),
         (['--sampler=heum'], "did you mean 'heun'"),
         (['--steps=0'], 'must be at least 1'),
+        (['--sampler=dopri5', '--steps=9'], "'dopri5' chooses its own steps: leave out --steps"),
+        (['--sampler=bosh3', '--config.sample.steps=9'], "'bosh3' chooses its own steps"),
+        (['--sampler=bosh3', '--config.sampler.rtol=0'], 'tolerances are above 0'),
         (['--steps=many'], 'an int is wanted'),
         (['--guidance=strong'], 'a float is wanted'),
         (['--seeds=1,x'], 'whole numbers and ranges'),
@@ -109,16 +112,6 @@ def test_a_missing_checkpoint_is_named(call, trained, tmp_path):
     assert done.returncode == 2 and 'no complete checkpoint' in done.stderr
 
 
-@pytest.fixture(scope='module')
-def points(diffusion, tmp_path_factory):
-    """An unconditional run in the plane."""
-    folder = tmp_path_factory.mktemp('points') / 'run'
-    flags = ('--config.train.labels=false', '--config.train.steps=400', '--config.train.save_every=400')
-    done = diffusion('train', '--config=configs/toy2d.py', *flags, f'--workdir={folder}')
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
 def test_an_unconditional_model_takes_no_prompt_and_no_guidance(call, points, tmp_path):
     for flags, say in (
         (['--prompt=cat'], 'not trained on text'),
@@ -149,3 +142,15 @@ def test_points_are_drawn_as_a_picture_and_as_numbers(call, points, tmp_path):
     drawn = np.load(tmp_path / 'points.npy')
     assert drawn.shape == (1500, 2) and drawn.dtype == np.float32
     assert picture(tmp_path / 'grid.png').shape == (384, 384, 3)
+
+
+def test_an_adaptive_sampler_takes_its_own_steps_and_says_when_they_run_out(call, points, tmp_path):
+    words = ('sample', f'--workdir={points}', '--sampler=bosh3', '--num=512')
+    done = call(*words, f'--out={tmp_path / "whole"}')
+    assert done.returncode == 0, done.stderr
+    assert 'bosh3 sampler, steps of its own' in done.stdout and 'warning' not in done.stderr
+    drawn = np.load(tmp_path / 'whole' / 'points.npy')
+    assert np.mean(np.abs(np.hypot(*drawn.T) - 1) < 0.25) > 0.9
+    done = call(*words, '--config.sampler.max_steps=3', f'--out={tmp_path / "short"}')
+    assert done.returncode == 0 and 'warning: out of steps before the end' in done.stderr
+    assert ' 11 evaluations' in done.stdout

@@ -1,0 +1,53 @@
+"""A pure function of weights and examples, compiled once and called on any number of examples in calls of one size."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from diffusion.runtime import mesh as meshes
+
+
+@dataclasses.dataclass(frozen=True)
+class Calls:
+    """function: (weights, dict of [batch, ...]) -> a tree of [batch, ...], split over the mesh."""
+
+    function: Any
+    mesh: Mesh
+    batch: int
+
+    def over(self, weights, inputs: Callable[[np.ndarray], dict], count: int) -> Iterator:
+        """The results as numpy arrays, a call's worth at a time, in order.
+
+        inputs: rows, int [batch] in [0, count), to a dict of numpy [batch, ...].
+        """
+        for start in range(0, count, self.batch):
+            rows = np.arange(start, min(start + self.batch, count))
+            # The last call is filled up with repetitions: one shape, one compilation.
+            found = self.function(weights, meshes.put(self.mesh, inputs(np.resize(rows, self.batch))))
+            yield _first(len(rows), jax.device_get(found))
+
+
+def _first(count, tree):
+    return jax.tree.map(lambda array: np.asarray(array)[:count], tree)
+
+
+def compiled(function, mesh: Mesh, batch: int, most: int) -> Calls:
+    """batch: examples a call, rounded up to a multiple of the devices; most: how many there are, if fewer."""
+    devices = mesh.devices.size
+    size = -(-min(batch, most) // devices) * devices
+    split = meshes.batched(mesh)
+    return Calls(jax.jit(precise(function), in_shardings=(None, split), out_shardings=split), mesh, size)
+
+
+def precise(function):
+    """function with matrix products in full float32, also where the hardware's default is less (TPU)."""
+
+    def traced(*args):
+        with jax.default_matmul_precision('highest'):
+            return function(*args)
+
+    return traced

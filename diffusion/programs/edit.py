@@ -1,0 +1,179 @@
+"""`diffusion edit`: change given pictures with a checkpoint. Each action has flags of its own: edit ACTION --help."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion import build, usage
+from diffusion.core import latents, loss, ode
+from diffusion.programs import calls, drawing, opening, solving
+from diffusion.runtime import pictures
+
+# Below this the eye can tell a picture from its way there and back.
+FAITHFUL_DB = 35.0
+
+
+def main(argv: list[str]) -> int:
+    """Runs one action. Exit status 0, or 2."""
+    if argv and argv[0] in ACTIONS:
+        return ACTIONS[argv[0]](argv[1:])
+    if argv and not argv[0].startswith('-'):
+        raise usage.UsageError(usage.unknown('action', argv[0], ACTIONS))
+    parser = usage.Parser('edit', __doc__.split(': ', 1)[1])
+    parser.add_argument('action', help=f'one of {", ".join(ACTIONS)}')
+    parser.parse(argv)
+    raise usage.UsageError(f'the action comes first: diffusion edit {"|".join(ACTIONS)} ...')
+
+
+def invert(argv: list[str]) -> int:
+    """The latent codes of pictures, and what the model makes of the codes."""
+    args, overrides = _parser('invert', invert.__doc__).parse(argv)
+    with usage.checked():
+        names = [Path(path).stem for path in args.image]
+        if len(set(names)) < len(names):
+            raise ValueError('two of the pictures have the same name, which names the results: rename one')
+        out = _free(args, [name for stem in names for name in (f'{stem}_code.npy', f'{stem}_reconstruction.png')])
+        setup = _setup(args, overrides)
+    weights = _weights(setup)
+    codes = _solved(setup, weights, latents.encode, setup.images)
+    restored = _solved(setup, weights, latents.decode, codes)
+    for stem, code, image in zip(names, codes, _uint8(restored)):
+        pictures.save_array(out / f'{stem}_code.npy', code)
+        pictures.save(out / f'{stem}_reconstruction.png', image)
+    _report(setup, restored)
+    print(f'codes and reconstructions in {out}')
+    return 0
+
+
+def interpolate(argv: list[str]) -> int:
+    """Pictures between two, along the great circle from one latent code to the other."""
+    parser = _parser('interpolate', interpolate.__doc__)
+    parser.add_argument('--num', type=int, default=8, metavar='N', help='pictures, the two among them (default: 8)')
+    args, overrides = parser.parse(argv)
+    with usage.checked():
+        if len(args.image) != 2:
+            raise ValueError(f'interpolate needs two pictures, not {len(args.image)}: --image=a.png --image=b.png')
+        if args.num < 2:
+            raise ValueError(f'--num={args.num}: at least 2, the two pictures themselves')
+        frames = [f'{i:0{len(str(args.num - 1))}}.png' for i in range(args.num)]
+        out = _free(args, [*frames, 'grid.png'])
+        setup = _setup(args, overrides)
+    weights = _weights(setup)
+    first, last = _solved(setup, weights, latents.encode, setup.images)
+    codes = np.asarray(latents.slerp(first, last, np.linspace(0, 1, args.num, dtype=np.float32)))
+    between = _solved(setup, weights, latents.decode, codes)
+    images = _uint8(between)
+    for name, image in zip(frames, images):
+        pictures.save(out / name, image)
+    pictures.save(out / 'grid.png', pictures.sheet(images, columns=args.num))
+    _report(setup, between[[0, -1]])
+    print(f'{args.num} pictures in {out}')
+    return 0
+
+
+ACTIONS = {'interpolate': interpolate, 'invert': invert}
+
+
+def _parser(action, description):
+    parser = usage.Parser(f'edit {action}', description)
+    opening.add_flags(parser, 'edit with')
+    parser.add_argument('--image', action='append', required=True, metavar='FILE', help='a picture; may be repeated')
+    parser.add_argument('--out', default='out', metavar='DIR', help='where the results go (default: out)')
+    parser.add_argument('--prompt', metavar='TEXT', help='words for all the pictures')
+    parser.add_argument('--label', metavar='CLASS', help='the class of all the pictures')
+    parser.add_argument('--guidance', default='1', metavar='SCALE', help='of the condition; 1 is off (default: 1)')
+    parser.add_argument('--overwrite', action='store_true', help='replace results of these names in --out')
+    solving.add_flags(parser)
+    parser.epilog = 'Also --config.runtime.KEY=VALUE'
+    return parser
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setup:
+    """images: [N, H, W, C] float32 in [-1, 1]; prompts, labels: none or one; scale: of guidance."""
+
+    args: Any
+    run: build.Experiment
+    mesh: Any
+    method: ode.Method
+    images: np.ndarray
+    prompts: tuple[str, ...]
+    labels: tuple[str, ...]
+    scale: float
+    batch: int
+
+
+def _setup(args, overrides) -> _Setup:
+    """Everything but the weights. Raises ValueError."""
+    method = solving.method(args)
+    config, facts = opening.read(args.workdir)
+    if facts.dtype != 'uint8':
+        raise ValueError('edit is for pictures, and this run draws points')
+    config = opening.choose(config, overrides, ('runtime',), 'editing')
+    rule = 'none' if args.guidance == '1' else 'classifier_free'
+    config = build.override(config, [f'guidance.name={rule}'])
+    if rule != 'none':
+        config = build.override(config, [f'guidance.scale={args.guidance}'])
+    run = build.experiment(config, facts)
+    prompts, labels = (() if given is None else (given,) for given in (args.prompt, args.label))
+    opening.check_conditioned(run, prompts, labels)
+    drawing.conditions(run, 1, prompts, labels)  # refuses what the model cannot know
+    images = np.stack([pictures.load(path, facts.shape) for path in args.image])
+    batch = config['sample']['batch']
+    mesh = opening.devices(args.workdir, config, min(batch, len(images)))
+    unit = np.asarray(loss.to_unit(images))
+    return _Setup(args, run, mesh, method, unit, prompts, labels, config['guidance'].get('scale', 1.0), batch)
+
+
+def _weights(setup):
+    args = setup.args
+    weights, step = opening.weights(args.workdir, setup.run, setup.mesh, args.weights, args.step)
+    print(f'{args.weights} weights of step {step}, guidance {setup.scale:g}')
+    return weights
+
+
+def _solved(setup, weights, way, values) -> np.ndarray:
+    """`latents.encode` or `latents.decode` of values: [N, H, W, C]. Raises UsageError where one does not finish."""
+    run = setup.run
+    low, high = map(float, run.process.nsr_range())
+    cond = drawing.conditions(run, len(values), setup.prompts, setup.labels)
+
+    def solve(params, inputs):
+        inputs = dict(inputs)
+        x = inputs.pop('values')
+        found = way(build.denoise(run, params, inputs, setup.scale), x, low, high, setup.method)
+        return found.state, found.finished
+
+    compiled = calls.compiled(solve, setup.mesh, setup.batch, len(values))
+    everything = {'values': values, **cond}
+    parts = list(compiled.over(weights, lambda rows: {k: v[rows] for k, v in everything.items()}, len(values)))
+    states, finished = (np.concatenate(part) for part in zip(*parts))
+    if not finished.all():
+        raise usage.UsageError(solving.unfinished(int((~finished).sum()), len(values), setup.args))
+    return states
+
+
+def _uint8(images):
+    return np.asarray(loss.to_uint8(images))
+
+
+def _report(setup, restored) -> None:
+    """Prints how well the pictures came back, before they were rounded to 8 bits."""
+    for path, before, after in zip(setup.args.image, setup.images, restored):
+        psnr = 10 * np.log10(4 / max(float(np.mean((before - after) ** 2)), 1e-12))
+        print(f'{path}: round trip {psnr:.1f} dB PSNR')
+        if psnr < FAITHFUL_DB:
+            lower = 'a smaller --guidance or ' if setup.scale > 1 else ''
+            print(f'{path}: below {FAITHFUL_DB:g} dB the code is not faithful: try {lower}smaller --rtol and --atol')
+
+
+def _free(args, names) -> Path:
+    folder = Path(args.out)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f'--out={args.out} is a file')
+    there = [name for name in names if (folder / name).exists()]
+    if there and not args.overwrite:
+        raise ValueError(f'--out={args.out} holds {there[0]} already: name another folder, or add --overwrite')
+    return folder
