@@ -67,8 +67,8 @@ def test_each_guidance_draws_another_picture_and_says_so(draw):
         (['--config.guidance.name=apg', '--config.guidance.rescale=0.7', '--config.guidance.sigma_high=40'], '(apg)'),
         (['--config.guidance.name=zero_star', '--config.guidance.zero_above=50'], 'guidance 2 (zero_star)'),
         (['--config.guidance.name=frequency_decoupled', '--guidance=4'], 'guidance 4 (frequency_decoupled)'),
-        (['--guidance=30'], 'guidance 30\n'),
-        (['--guidance=30', '--config.threshold.name=dynamic', '--config.threshold.percentile=80'], 'guidance 30\n'),
+        (['--guidance=1000'], 'guidance 1000\n'),
+        (['--guidance=1000', '--config.threshold.name=dynamic', '--config.threshold.percentile=80'], 'guidance 1000\n'),
     ):
         picture, said = draw(*flags)
         assert words in said
