@@ -15,10 +15,11 @@ import numpy as np
 from scipy import integrate
 
 from diffusion import build
-from diffusion.core import brownian, chain, randomness
+from diffusion.core import brownian, chain, precond, randomness, weighting
 from tests import oracle
 
 SAMPLERS = build.SCHEMA['sampler'].constructors
+PROCESSES = build.SCHEMA['process'].constructors
 
 
 class Promise(NamedTuple):
@@ -114,3 +115,31 @@ def weak_errors(name: str, counts, variance: float = 0.5, **options) -> np.ndarr
 def order(errors, counts) -> float:
     """The slope of log error against log steps."""
     return -np.polyfit(np.log(counts), np.log(errors), 1)[0]
+
+
+def through(row: str, law: oracle.Mixture, dtype=jnp.float32):
+    """The exact denoiser as a prediction type sees it: by a network F = (D - skip x) / out that returns dtype."""
+    coeffs = getattr(precond, row)()
+
+    def network(params, scaled, noise, cond, keys):
+        sigma = jnp.exp(4 * noise)
+        skip, out, inp, _ = (precond.per_example(c, scaled) for c in coeffs(sigma))
+        return ((law.images()(scaled / inp, sigma) - skip * scaled / inp) / out).astype(dtype)
+
+    denoise = precond.denoiser(coeffs, network)
+    return lambda x, sigma: denoise(None, x, sigma, {})
+
+
+def denoiser_error(row: str, level: float, dtype: str) -> float:
+    """Root mean square of what `through` misses of D at one noise level, over 512 points."""
+    law, sigma = oracle.plane(), jnp.full(512, level)
+    noise = jax.random.normal(jax.random.key(1), (512, law.dim))
+    x = (law.sample(jax.random.key(0), 512) + level * noise).reshape(512, 1, 1, -1)
+    found = through(row, law, jnp.dtype(dtype))(x, sigma)
+    return float(jnp.sqrt(jnp.mean((found - law.images()(x, sigma)) ** 2)))
+
+
+def weight(name: str, sigma):
+    """A weighting at sigma: [B], for a network that predicts noise and levels drawn evenly in log sigma."""
+    level = weighting.Level(sigma, precond.eps()(sigma).out, jnp.ones_like(sigma))
+    return getattr(weighting, name)()(level)

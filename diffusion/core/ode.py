@@ -117,12 +117,16 @@ def dopri5(rtol: float = 1e-4, atol: float = 1e-4, max_steps: int = 1000):
 
     The levels between go unused. 2 + 6 evaluations a step tried. rtol, atol, max_steps: see `Method`; an example that
     runs out of steps is denoised from where it stands and marked in `chain.Sampled.finished`.
+    Order: adaptive. NFE: adaptive.
     """
     return _sampler(Method('dopri5', rtol, atol, max_steps))
 
 
 def bosh3(rtol: float = 1e-3, atol: float = 1e-3, max_steps: int = 1000):
-    """Bogacki-Shampine 3(2), cheaper than `dopri5` at loose tolerances. 2 + 3 evaluations a step tried."""
+    """Bogacki-Shampine 3(2), cheaper than `dopri5` at loose tolerances. 2 + 3 evaluations a step tried.
+
+    Order: adaptive. NFE: adaptive.
+    """
     return _sampler(Method('bosh3', rtol, atol, max_steps))
 
 
