@@ -13,14 +13,14 @@ class Sampled(NamedTuple):
     """What a sampler returns: x: [B, ...] at the last noise level, and its costs an example, int32 [B] each.
 
     nfe: evaluations of the denoiser (a guided one counts as one); accepted, rejected: steps, of which a fixed grid
-    rejects none; finished: bool [B], whether x came to its end, or None where it always does.
+    rejects none; finished: bool [B], False where an adaptive sampler gave up before the last level.
     """
 
     x: jax.Array
     nfe: jax.Array
     accepted: jax.Array
     rejected: jax.Array
-    finished: jax.Array | None = None
+    finished: jax.Array
 
 
 def initial_noise(keys, shape, sigma_max):
@@ -36,7 +36,7 @@ def level(sigma, x):
 def sampled(x, nfe: int, steps: int) -> Sampled:
     """What a sampler of a fixed number of evaluations and steps returns."""
     cost = jnp.zeros(x.shape[0], jnp.int32)
-    return Sampled(x, cost + nfe, cost + steps, cost)
+    return Sampled(x, cost + nfe, cost + steps, cost, cost == 0)
 
 
 def fold(step, x, sigmas):

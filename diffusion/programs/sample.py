@@ -130,7 +130,7 @@ def _draw(artist, weights, seeds, cond, out) -> tuple[np.ndarray, float]:
 
 
 def _report_unfinished(line, drawn, seeds) -> None:
-    if drawn.finished is not None and not drawn.finished.all():
+    if not drawn.finished.all():
         late = [str(seed) for seed, finished in zip(seeds, drawn.finished) if not finished]
         some = ', '.join(late[:5]) + (' ...' if len(late) > 5 else '')
         line.say(
