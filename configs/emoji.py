@@ -19,13 +19,13 @@ def get_config():
             net=dict(name='UNet', width=32, multipliers=(1, 2, 2)),
             optimizer=dict(name='adam', lr=1e-3, b2=0.99),
             ema=dict(halflife=5_000, ramp=0.05),
-            train=dict(steps=1600, batch=64, cond_dropout=0.1, labels=False, save_every=400),
+            train=dict(steps=1300, batch=64, cond_dropout=0.1, labels=False, save_every=650),
             sampler=dict(name='heun'),
             grid=dict(name='karras', rho=7.0),
             guidance=dict(name='classifier_free', scale=2.0),
             sample=dict(steps=18, batch=64),
             preview=dict(
-                every=400,
+                every=650,
                 num=48,
                 match=137,
                 unseen=(

@@ -71,11 +71,37 @@ class Mixture:
         """The denoiser on pictures: x: [B, 1, 1, D]."""
         return lambda x, sigma: self.denoise(x.reshape(x.shape[0], -1), sigma).reshape(x.shape)
 
+    def conditional(self):
+        """The class-conditional denoiser on pictures: cond['label']: [B] names a component, -1 all of the mixture."""
+
+        def denoise(x, sigma, cond):
+            laws = [self, *(self.component(k) for k in range(len(self.weights)))]
+            every = jnp.stack([law.images()(x, sigma) for law in laws])
+            return every[cond['label'] + 1, jnp.arange(len(x))]
+
+        return denoise
+
+    def log_posterior(self, x, sigma, label):
+        """log p(label | x): x: [B, D], sigma: [B], label: [B] -> [B]."""
+        return jax.nn.log_softmax(self.log_parts(x, sigma), -1)[jnp.arange(len(x)), label]
+
+    def log_tilted(self, x, sigma, tilts):
+        """log p(x) (p(x | k) / p(x))**w ... over tilts: ((k, w), ...), not normalised: x: [B, D] -> [B]."""
+        base = self.log_density(x, sigma)
+        return base + sum(w * (self.component(k).log_density(x, sigma) - base) for k, w in tilts)
+
 
 def plane():
     """Three unequal, correlated modes in the plane."""
     covs = np.array([[[0.09, 0.04], [0.04, 0.05]], [[0.04, 0.0], [0.0, 0.16]], [[0.02, -0.01], [-0.01, 0.05]]])
     return Mixture(np.array([0.5, 0.3, 0.2]), np.array([[1.0, 0.5], [-1.0, 0.0], [0.2, -1.2]]), covs)
+
+
+def several(dim, count=3, seed=0):
+    """A mixture of Gaussians of any covariance, for pictures of `dim` numbers."""
+    parts = [gaussian(dim, seed + k) for k in range(count)]
+    means, covs = (np.concatenate([getattr(part, name) for part in parts]) for name in ('means', 'covs'))
+    return Mixture(np.full(count, 1 / count), means, covs)
 
 
 def gaussian(dim=4, seed=0):

@@ -13,7 +13,7 @@ class Sampled(NamedTuple):
     """What a sampler returns: x: [B, ...] at the last noise level, and its costs an example, int32 [B] each.
 
     nfe: evaluations of the denoiser (a guided one counts as one); accepted, rejected: steps, of which a fixed grid
-    rejects none; finished: bool [B], False where an adaptive sampler gave up before the last level.
+    rejects none; finished: bool [B], whether x came to its end, which a fixed grid always does.
     """
 
     x: jax.Array
@@ -37,6 +37,12 @@ def sampled(x, nfe: int, steps: int) -> Sampled:
     """What a sampler of a fixed number of evaluations and steps returns."""
     cost = jnp.zeros(x.shape[0], jnp.int32)
     return Sampled(x, cost + nfe, cost + steps, cost, cost == 0)
+
+
+def finish(denoise, x, sigmas, each: int) -> Sampled:
+    """The last step, to sigma = 0, where x becomes D, after N - 1 steps of `each` evaluations that led to x."""
+    steps = len(sigmas) - 1
+    return sampled(denoise(x, level(sigmas[-2], x)), each * (steps - 1) + 1, steps)
 
 
 def fold(step, x, sigmas):

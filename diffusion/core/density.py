@@ -4,13 +4,14 @@ Density = (process, u) -> sigma, a quantile function: u: [B] in [0, 1) is spread
 `stratified`, and comes back as noise-to-signal ratios.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.scipy import special
 
-__all__ = ['log_normal', 'uniform_t', 'logit_normal']
+__all__ = ['log_normal', 'uniform_t', 'logit_normal', 'mode', 'cosmap']
 
 Density = Callable
 
@@ -38,4 +39,29 @@ def logit_normal(mean: float = 0.0, std: float = 1.0) -> Density:
     """logit t ~ N(mean, std**2), kept inside [t_min, t_max]: Esser et al. 2403.03206, Eq. 19."""
     return lambda process, u: process.nsr(
         jnp.clip(jax.nn.sigmoid(mean + std * _gaussian(u)), process.t_min, process.t_max)
+    )
+
+
+def mode(scale: float = 1.29) -> Density:
+    """t = u + scale (u - sin(pi u / 2)**2), kept inside [t_min, t_max]: Esser et al. 2403.03206, Eq. 20, from 1 - u.
+
+    scale: in [-1, 2 / (pi - 2)]; above 0 it favours the middle of [0, 1], below its ends, and 0 is uniform.
+    """
+    if not -1 <= scale <= 2 / (math.pi - 2):
+        raise ValueError(f'scale={scale}: must be in [-1, 1.75], else t does not rise with u')
+
+    def density(process, u):
+        t = u + scale * (u - jnp.sin(0.5 * math.pi * u) ** 2)
+        return process.nsr(jnp.clip(t, process.t_min, process.t_max))
+
+    return density
+
+
+def cosmap() -> Density:
+    """The noise levels of the cosine schedule, sigma = tan(pi u / 2), for any process, kept inside its range.
+
+    Esser et al. 2403.03206, Eq. 21: t = 1 - 1 / (tan(pi u / 2) + 1) of the straight path, where sigma = t / (1 - t).
+    """
+    return lambda process, u: jnp.clip(
+        jnp.sin(0.5 * math.pi * u) / jnp.sin(0.5 * math.pi * (1 - u)), *process.nsr_range()
     )

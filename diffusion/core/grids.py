@@ -7,8 +7,9 @@ Grid = (process, steps) -> sigmas: [steps + 1], decreasing from the process's la
 from collections.abc import Callable
 
 import jax.numpy as jnp
+import numpy as np
 
-__all__ = ['karras', 'uniform_t', 'log_linear', 'trailing']
+__all__ = ['karras', 'uniform_t', 'log_linear', 'trailing', 'discrete']
 
 Grid = Callable
 
@@ -53,3 +54,26 @@ def trailing() -> Grid:
     return lambda process, steps: _close(
         process.nsr(process.t_max * (1 - jnp.arange(steps, dtype=jnp.float32) / steps))
     )
+
+
+def discrete(levels: int = 1000, spacing: str = 'trailing') -> Grid:
+    """Some of the levels t = t_max i / levels, i = 1 ... levels: those of a `DDPM` of so many levels are its own.
+
+    spacing: 'trailing' or 'leading', even strides from the noisiest or from the cleanest level on (leading starts
+    below the noisiest), or 'linspace', both ends: Lin et al. 2305.08891, Table 2. With steps = levels all visit all.
+    """
+    if spacing not in ('trailing', 'leading', 'linspace'):
+        raise ValueError(f"spacing={spacing!r}: one of 'trailing', 'leading', 'linspace'")
+
+    def grid(process, steps):
+        if steps > levels:
+            raise ValueError(f'grid discrete: {steps} steps, but there are {levels} levels')
+        if spacing == 'trailing':
+            chosen = np.round(np.arange(levels, 0, -levels / steps))[:steps]
+        elif spacing == 'leading':
+            chosen = 1 + np.arange(steps)[::-1] * (levels // steps)
+        else:
+            chosen = np.round(np.linspace(levels, 1, steps))
+        return _close(process.nsr(jnp.asarray(process.t_max * chosen / levels, jnp.float32)))
+
+    return grid

@@ -1,14 +1,22 @@
 """The training loss: denoising at random noise levels.
 
-Loss = (params, x0, cond, key) -> scalar, metrics.
+Loss = (params, x0, cond, key, memory) -> scalar, (metrics, memory), where memory is what the loss keeps from step to
+step, a dict of arrays, empty or None where it keeps nothing. A metric is a scalar, or a pair [sum, weight].
 """
+
+import itertools
 
 import jax
 import jax.numpy as jnp
 
+from diffusion.core import adaptive, randomness, uncertainty, variance
 from diffusion.core import density as densities
 from diffusion.core import precond as preconds
-from diffusion.core import randomness
+from diffusion.core import weighting as weightings
+
+# Ranges of sigma whose losses are logged apart.
+EDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+HYBRID = 0.001  # weight of the variational bound that teaches the variance: Nichol & Dhariwal 2102.09672, Eq. 16
 
 
 def drop(keys, cond, null, rate):
@@ -20,30 +28,97 @@ def drop(keys, cond, null, rate):
     return {name: jnp.where(preconds.per_example(dropped, value), null[name], value) for name, value in cond.items()}
 
 
-def denoising(denoiser, precond, process, density, null, cond_dropout: float = 0.0):
-    """E |D(x_0 + sigma eps; sigma) - x_0|**2 / out(sigma)**2: Karras et al. 2206.00364, Eqs. 2 and 8.
+def denoising(
+    denoiser,
+    precond,
+    process,
+    density,
+    null,
+    cond_dropout: float = 0.0,
+    *,
+    weighting: weightings.Weighting | None = None,
+    adapt: bool = False,
+    uncertain: bool = False,
+    variance_steps: int = 0,
+):
+    """E weight |D(x_0 + sigma eps; sigma) - x_0|**2: Karras et al. 2206.00364, Eq. 2.
 
-    With this weight the loss is the plain squared error of the network F, for every prediction type. Noise level,
-    noise, dropout and the dropped conditions of an example follow from key and its place in the global batch.
+    Noise level, noise, dropout and the dropped conditions of an example follow from key and its place in the global
+    batch.
 
-    denoiser: see `precond.denoiser`; null: the null condition, dict of [...]; cond_dropout: in [0, 1].
-    Returns the loss with x0: [B, H, W, C] float32, cond: dict of [B, ...].
+    denoiser: see `precond.denoiser`; null: the null condition, dict of [...]; cond_dropout: in [0, 1]; weighting:
+    None for `weighting.uniform`, the plain squared error of the network F for every prediction type; adapt: whether
+    noise levels follow `adaptive`, which finds its memory under that name; uncertain: whether the loss is tempered by
+    the `uncertainty` in params; variance_steps: T of the chain whose reverse variance is learned besides, with
+    `variance.moments` as the denoiser (0: none).
+
+    Returns the loss with x0: [B, H, W, C] float32, cond: dict of [B, ...], memory: dict. Its metric `loss` is that
+    expectation whatever the options; `loss_sigma_*` are pairs [sum, weight], the loss in ranges of sigma.
     """
+    weigh = weighting or weightings.uniform()
 
-    def loss(params, x0, cond, key):
+    def loss(params, x0, cond, key, memory=None):
         batch = x0.shape[0]
         keys = randomness.examples(randomness.stream(key, 'examples'), jnp.arange(batch))
-        sigma = density(process, densities.stratified(randomness.stream(key, 'sigma'), batch))
+        u = densities.stratified(randomness.stream(key, 'sigma'), batch)
+        u, importance = adaptive.draw(memory['adaptive'], u) if adapt else (u, jnp.ones(batch))
+        sigma, slope = jax.jvp(lambda u: density(process, u), (u,), (jnp.ones_like(u),))
         noise = randomness.normal(randomness.substream(keys, 'noise'), x0.shape[1:])
         if cond and cond_dropout:
             cond = drop(randomness.substream(keys, 'cond'), cond, null, cond_dropout)
         x = x0 + preconds.per_example(sigma, x0) * noise
-        error = denoiser(params, x, sigma, cond, randomness.substream(keys, 'dropout')) - x0
-        weight = preconds.per_example(1 / precond(sigma).out ** 2, x0)
-        value = jnp.mean(weight * error**2)
-        return value, {'loss': value}
+        found = denoiser(params, x, sigma, cond, randomness.substream(keys, 'dropout'))
+        estimate, fraction = found if variance_steps else (found, None)
+        weight = weigh(weightings.Level(sigma, precond(sigma).out, slope / sigma)) * importance
+        metrics = {}
+        if uncertain:
+            log_loss = uncertainty.log_loss(params, sigma)
+            value = _mean(weight * jnp.exp(-log_loss), estimate - x0) + jnp.mean(importance * log_loss)
+            metrics['loss'] = _mean(weight, estimate - x0)
+        else:
+            value = metrics['loss'] = _mean(weight, estimate - x0)
+        if variance_steps:
+            level = (process, sigma, slope, variance_steps)
+            metrics['vlb'] = jnp.mean(importance * _bound(x0, estimate, fraction, *level))
+            value = value + HYBRID * metrics['vlb']
+        error = jax.lax.stop_gradient(weight * _per_example_mean((estimate - x0) ** 2))
+        metrics |= _by_sigma(sigma, error, importance)
+        if adapt:
+            memory = {**memory, 'adaptive': adaptive.update(memory['adaptive'], u, error / importance)}
+        return value, (metrics, memory)
 
     return loss
+
+
+def _mean(weight, error):
+    return jnp.mean(preconds.per_example(weight, error) * error**2)
+
+
+def _per_example_mean(x):
+    return jnp.mean(x, range(1, x.ndim))
+
+
+def _bound(x0, estimate, fraction, process, sigma, slope, steps):
+    """The terms L_1 ... L_{T-1} of the variational bound of a chain of T steps, nats a dimension: [B], whose mean over
+    the density is their sum. A step from t to t - 1 / T, or to t_min where that is nearer; slope: d sigma / du."""
+    t, rate = jax.jvp(process.nsr_inverse, (sigma,), (slope,))
+    before = jnp.maximum(t - 1 / steps, process.t_min)
+    inside = before < t
+    sigma_next = jnp.where(inside, process.nsr(before), 0.5 * sigma)
+    levels = (preconds.per_example(value, x0) for value in (sigma, sigma_next))
+    terms = _per_example_mean(variance.divergence(x0, estimate, fraction, *levels))
+    return steps * rate * jnp.where(inside, terms, 0.0)
+
+
+def _by_sigma(sigma, error, importance):
+    """{'loss_sigma_...': [sum of error, sum of importance]}: error, importance: [B], the first times the second."""
+    pairs = jnp.stack([error, importance], -1)
+    index = jnp.searchsorted(jnp.asarray(EDGES), sigma, side='right')
+    inside = jax.nn.one_hot(index, len(EDGES) + 1)
+    ends = itertools.pairwise(['0', *(f'{edge:g}' for edge in EDGES), 'inf'])
+    return {
+        f'loss_sigma_{i}_{low}-{high}': jnp.sum(inside[:, i, None] * pairs, 0) for i, (low, high) in enumerate(ends)
+    }
 
 
 def to_unit(image) -> jax.Array:

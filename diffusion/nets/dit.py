@@ -58,6 +58,7 @@ class DiT(nnx.Module):
         dropout: float = 0.0,
         dtype: str = 'float32',
         channels,
+        outputs=0,
         classes=0,
         vocabulary=0,
         length=0,
@@ -67,7 +68,7 @@ class DiT(nnx.Module):
             raise ValueError(f'remat={remat!r}: one of {", ".join(REMAT)}')
         if width % 4:
             raise ValueError(f'width={width}: must divide by 4')
-        self.patch, self.remat, self.channels, self.dtype = patch, remat, channels, jnp.dtype(dtype)
+        self.patch, self.remat, self.outputs, self.dtype = patch, remat, outputs or channels, jnp.dtype(dtype)
         self.condition = condition.Condition(
             width,
             classes=classes,
@@ -89,10 +90,10 @@ class DiT(nnx.Module):
         self.blocks = stack(rngs)
         self.norm = nnx.LayerNorm(width, use_bias=False, use_scale=False, epsilon=1e-6, rngs=rngs)
         self.modulation = layers.linear(width, 2 * width, rngs=rngs, dtype=dtype, zero=True)
-        self.last = layers.linear(width, patch * patch * channels, rngs=rngs, dtype=dtype, zero=True)
+        self.last = layers.linear(width, patch * patch * self.outputs, rngs=rngs, dtype=dtype, zero=True)
 
     def __call__(self, x, noise, cond, keys=None):
-        """x: [B, H, W, channels] float32, noise: [B], keys: [B] or None -> [B, H, W, channels] float32."""
+        """x: [B, H, W, channels] float32, noise: [B], keys: [B] or None -> [B, H, W, outputs] float32."""
         batch, height, width, channels = x.shape
         p = self.patch
         if height % p or width % p:
@@ -104,8 +105,8 @@ class DiT(nnx.Module):
         x = x + layers.patch_positions(rows, columns, x.shape[-1]).astype(x.dtype)
         x = self._scan(x, vector, tokens, mask, keys)
         x = layers.modulate(self.norm(x).astype(x.dtype), self.modulation(vector))
-        x = self.last(x).reshape(batch, rows, columns, p, p, channels).swapaxes(2, 3)
-        return x.reshape(batch, height, width, channels).astype(jnp.float32)
+        x = self.last(x).reshape(batch, rows, columns, p, p, self.outputs).swapaxes(2, 3)
+        return x.reshape(batch, height, width, self.outputs).astype(jnp.float32)
 
     def _scan(self, x, vector, tokens, mask, keys):
         graphdef, stacked = nnx.split(self.blocks)

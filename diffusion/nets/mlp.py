@@ -21,6 +21,7 @@ class PointNet(nnx.Module):
         depth: int = 3,
         dtype: str = 'float32',
         channels,
+        outputs=0,
         classes=0,
         vocabulary=0,
         length=0,
@@ -32,10 +33,10 @@ class PointNet(nnx.Module):
         self.first = layers.linear(channels, width, rngs=rngs, dtype=dtype)
         self.films = nnx.Dict({str(i): layers.linear(width, 2 * width, rngs=rngs, dtype=dtype) for i in range(depth)})
         self.blocks = nnx.Dict({str(i): layers.MLP(width, width, width, rngs=rngs, dtype=dtype) for i in range(depth)})
-        self.last = layers.linear(width, channels, rngs=rngs, dtype=dtype, zero=True)
+        self.last = layers.linear(width, outputs or channels, rngs=rngs, dtype=dtype, zero=True)
 
     def __call__(self, x, noise, cond, keys=None):
-        """x: [B, H, W, channels] float32, noise: [B] -> the same shape, float32. Has no dropout: keys go unused."""
+        """x: [B, H, W, channels] float32, noise: [B] -> [B, H, W, outputs] float32. Has no dropout: keys go unused."""
         vector, _, _ = self.condition(noise, cond)
         x = self.first(x)
         for film, block in zip(self.films.values(), self.blocks.values()):

@@ -77,8 +77,8 @@ class UNet(nnx.Module):
     depth: residual blocks a level on the way down (one more on the way up); attention, cross_attention: the levels
     (0 = full size) with self-attention, and with attention to text tokens; head_width: features a head;
     embedding: features of the condition vector, 0 for 4 x width; text_width, text_layers: of the text tower;
-    dropout: in [0, 1); dtype: what it computes in, parameters are float32. channels, classes, vocabulary, length
-    follow from the data.
+    dropout: in [0, 1); dtype: what it computes in, parameters are float32. channels, outputs (0: as many as channels),
+    classes, vocabulary, length follow from the data and from what is to be predicted.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class UNet(nnx.Module):
         dropout: float = 0.0,
         dtype: str = 'float32',
         channels,
+        outputs=0,
         classes=0,
         vocabulary=0,
         length=0,
@@ -143,7 +144,7 @@ class UNet(nnx.Module):
         self.down, self.up = nnx.Dict(down), nnx.Dict(up)
         self.levels, self.depth = len(multipliers), depth
         self.norm = layers.GroupNorm(features, rngs=rngs)
-        self.last = layers.conv(features, channels, 3, rngs=rngs, dtype=dtype, zero=True)
+        self.last = layers.conv(features, outputs or channels, 3, rngs=rngs, dtype=dtype, zero=True)
 
     @staticmethod
     def _check(multipliers, attention, cross_attention, vocabulary):
@@ -154,7 +155,7 @@ class UNet(nnx.Module):
             raise ValueError('cross_attention needs text: this data set has no captions, or text is off')
 
     def __call__(self, x, noise, cond, keys=None):
-        """x: [B, H, W, channels] float32, noise: [B], keys: [B] or None -> [B, H, W, channels] float32."""
+        """x: [B, H, W, channels] float32, noise: [B], keys: [B] or None -> [B, H, W, outputs] float32."""
         if x.shape[1] % self.stride or x.shape[2] % self.stride:
             raise ValueError(f'images of {x.shape[1]} x {x.shape[2]}: sides must divide by {self.stride}')
         vector, tokens, mask = self.condition(noise, cond)

@@ -16,13 +16,21 @@ from diffusion.runtime import mesh as meshes
 
 @dataclasses.dataclass(frozen=True)
 class Artist:
-    """A compiled sampler: `draw` it with weights as often as wanted; another scale or sigmas compile nothing."""
+    """A compiled sampler: `draw` it with weights as often as wanted; another scale or sigmas compile nothing.
+
+    beside: see `build.sampling`; where guidance is held against a weaker model, `against` adds its parameters.
+    """
 
     draw_call: Any
     mesh: Mesh
     batch: int
     sigmas: np.ndarray
     scale: np.ndarray
+    beside: dict
+
+    def against(self, weak: dict) -> 'Artist':
+        """The same sampler with the parameters of the weaker model of its guidance."""
+        return dataclasses.replace(self, beside={**self.beside, 'weak': weak})
 
     def draw(self, weights, seeds, cond: dict) -> Iterator[chain.Sampled]:
         """Images x: [n, H, W, C] and their costs as numpy arrays, in the order of seeds, a call's worth at a time.
@@ -36,20 +44,23 @@ class Artist:
             inputs = {'seeds': np.asarray(seeds, np.int32)[padded], **{k: v[padded] for k, v in cond.items()}}
             inputs = meshes.put(self.mesh, inputs)
             place = meshes.replicated(self.mesh)
-            sigmas, scale = jax.device_put((self.sigmas, self.scale), place)
-            drawn = self.draw_call(weights, inputs.pop('seeds'), inputs, sigmas, scale)
-            yield jax.tree.map(lambda array: np.asarray(array)[: len(rows)], jax.device_get(drawn))
+            sigmas, scale, beside = jax.device_put((self.sigmas, self.scale, self.beside), place)
+            drawn = self.draw_call(weights, inputs.pop('seeds'), inputs, sigmas, scale, beside)
+            yield chain.Sampled(*(np.asarray(array)[: len(rows)] for array in jax.device_get(drawn)))
 
 
-def artist(run: build.Experiment, config: configs.Config, mesh: Mesh, most: int) -> Artist:
+def artist(
+    run: build.Experiment, config: configs.Config, mesh: Mesh, most: int, steering: build.Steering = build.UNSTEERED
+) -> Artist:
     """The sampler of a config on a mesh. most: images wanted, where they are fewer than a call's worth."""
     devices = mesh.devices.size
     batch = -(-min(config['sample']['batch'], most) // devices) * devices
     split, whole = meshes.batched(mesh), meshes.replicated(mesh)
-    draw = jax.jit(build.sampling(run, config), in_shardings=(None, split, split, whole, whole), out_shardings=split)
+    placed = (None, split, split, whole, whole, whole)
+    draw = jax.jit(build.sampling(run, config, steering), in_shardings=placed, out_shardings=split)
     sigmas = np.asarray(build.sigmas(run, config))
     scale = np.float32(config['guidance'].get('scale', 1.0))
-    return Artist(draw, mesh, batch, sigmas, scale)
+    return Artist(draw, mesh, batch, sigmas, scale, steering.arrays(run))
 
 
 def conditions(run: build.Experiment, count: int, prompts=(), labels=()) -> dict:

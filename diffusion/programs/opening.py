@@ -59,13 +59,14 @@ def weights(folder: str, run: build.Experiment, grid, name: str, wanted: int | N
         saved = checkpoint.open_existing(folder)
     with contextlib.closing(saved):
         with usage.checked():
-            step = _step(saved, wanted)
+            step = kept(saved, wanted)
         target = state.abstract(grid, run.network.init, run.optimizer)
         place = checkpoint.abstract_weights(target, mesh.replicated(grid))
         return saved.weights(step, WEIGHTS[name], place), step
 
 
-def _step(saved, wanted) -> int:
+def kept(saved: checkpoint.Checkpoints, wanted: int | None) -> int:
+    """The step wanted, or the newest. Raises ValueError where it is not kept."""
     if wanted is None:
         return saved.latest()
     if wanted not in saved.steps():

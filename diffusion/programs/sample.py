@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from diffusion import build, usage
-from diffusion.programs import drawing, opening
+from diffusion.programs import drawing, opening, steering
 from diffusion.runtime import pictures, status
 
 
@@ -13,18 +13,24 @@ def main(argv: list[str]) -> int:
     """Writes one PNG a seed, named by the seed, and grid.png; points as points.npy. Exit status 0, or 2."""
     args, overrides = _parser().parse(argv)
     with usage.checked():
-        config, facts = opening.read(args.workdir)
-        config = _chosen(config, args, overrides)
+        stored, facts = opening.read(args.workdir)
+        config = _chosen(stored, args, overrides)
         seeds = _seeds(args)
-        run = build.experiment(config, facts)
+        run = build.experiment(stored, facts)
+        leaning = steering.read(args, run)
         out = _free(args.out, seeds, args.overwrite)
         grid = opening.devices(args.workdir, config, min(config['sample']['batch'], len(seeds)))
         labels = _labels(args, facts, seeds)
         opening.check_conditioned(run, args.prompt, labels)
         cond = drawing.conditions(run, len(seeds), args.prompt, labels)
-        artist = drawing.artist(run, config, grid, len(seeds))
+        artist = drawing.artist(run, config, grid, len(seeds), leaning)
     weights, step = opening.weights(args.workdir, run, grid, args.weights, args.step)
-    print(f'{args.weights} weights of step {step}, {_recipe(config)}')
+    against = ''
+    if leaning.weak:
+        weak_step, weak = steering.weaker(args, leaning.weak, step, grid)
+        artist = artist.against(weak)
+        against = f', held against step {weak_step} of {args.guide_workdir or args.workdir}'
+    print(f'{args.weights} weights of step {step}, {_recipe(config)}{steering.said(args)}{against}')
     sheet, evaluations = _draw(artist, weights, seeds, cond, out)
     pictures.save(out / 'grid.png', sheet)
     print(f'{len(seeds)} pictures in {out}, {evaluations:g} evaluations of the model a picture')
@@ -42,6 +48,7 @@ def _parser():
     parser.add_argument('--sampler', metavar='NAME', help='short for --config.sampler.name')
     parser.add_argument('--steps', metavar='N', help='short for --config.sample.steps')
     parser.add_argument('--guidance', metavar='SCALE', help='short for --config.guidance.scale; 1 is off')
+    steering.add_flags(parser)
     parser.add_argument('--overwrite', action='store_true', help='replace pictures of these seeds in --out')
     parser.epilog = f'Also --config.SECTION.KEY=VALUE for the sections {", ".join(build.SAMPLING)}'
     return parser
@@ -50,11 +57,13 @@ def _parser():
 def _chosen(config, args, overrides):
     """The run's config with what this call chooses. Raises ValueError for what training has fixed."""
     short = {'sampler.name': args.sampler, 'sample.steps': args.steps}
-    overrides = [*(f'{key}={value}' for key, value in short.items() if value is not None), *overrides]
-    if args.guidance is not None:
-        overrides += ['guidance.name=classifier_free', f'guidance.scale={args.guidance}']
+    overrides = [
+        *(f'{key}={value}' for key, value in short.items() if value is not None),
+        *steering.overrides(args, config['guidance']['name'], overrides),
+        *overrides,
+    ]
     config = opening.choose(config, overrides, build.SAMPLING, 'drawing')
-    if build.adaptive(config) and any(override.startswith('sample.steps=') for override in overrides):
+    if build.paces_itself(config) and any(override.startswith('sample.steps=') for override in overrides):
         name = config['sampler']['name']
         raise ValueError(f'the sampler {name!r} chooses its own steps: leave out --steps, or set --config.sampler.rtol')
     return config
@@ -99,9 +108,10 @@ def _free(out, seeds, overwrite) -> Path:
 
 
 def _recipe(config) -> str:
-    scale = config['guidance'].get('scale', 1.0)
-    steps = 'steps of its own' if build.adaptive(config) else f'{config["sample"]["steps"]} steps'
-    return f'{config["sampler"]["name"]} sampler, {steps}, guidance {scale:g}'
+    rule, scale = config['guidance']['name'], config['guidance'].get('scale', 1.0)
+    named = '' if rule in ('none', 'classifier_free') else f' ({rule})'
+    steps = 'steps of its own' if build.paces_itself(config) else f'{config["sample"]["steps"]} steps'
+    return f'{config["sampler"]["name"]} sampler, {steps}, guidance {scale:g}{named}'
 
 
 def _draw(artist, weights, seeds, cond, out) -> tuple[np.ndarray, float]:

@@ -110,7 +110,7 @@ def train(setup: Setup, saved: checkpoint.Checkpoints) -> int:
 def _begin(setup, saved, start, line):
     """The state at `start` and the compiled step, None where none is left."""
     run = setup.run
-    target = state.abstract(setup.mesh, run.network.init, run.optimizer)
+    target = state.abstract(setup.mesh, run.network.init, run.optimizer, run.memory)
     weights = sum(leaf.size for leaf in jax.tree.leaves(target.params))
     devices = f'{setup.mesh.size} {setup.mesh.devices.flat[0].platform} device(s)'
     shape = ' x '.join(map(str, run.facts.shape))
@@ -119,7 +119,7 @@ def _begin(setup, saved, start, line):
         current = saved.restore(start, target)
         line.say(f'goes on where it stopped: step {start} of {run.train.steps}')
     else:
-        current = state.create(target, run.network.init, run.optimizer, run.train.seed)
+        current = state.create(target, run.network.init, run.optimizer, run.train.seed, run.memory)
     if start == run.train.steps:
         return current, None
     begin = time.monotonic()

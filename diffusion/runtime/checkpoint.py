@@ -34,8 +34,8 @@ class Checkpoints:
         """The state of a step, placed as `abstract` says (see `state.abstract`)."""
         arguments = {name: ocp.args.StandardRestore(tree) for name, tree in _items(abstract).items()}
         restored = self._manager.restore(step, args=ocp.args.Composite(**arguments))
-        scalars = restored.counters
-        return states.TrainState(scalars['step'], restored.params, restored.ema, restored.optimizer)
+        memory = dict(restored.counters)
+        return states.TrainState(memory.pop('step'), restored.params, restored.ema, restored.optimizer, memory)
 
     def weights(self, step: int, name: str, abstract: dict) -> dict:
         """One set of weights alone: name is 'ema' or 'params'."""
@@ -71,7 +71,7 @@ def _items(state: states.TrainState) -> dict:
         'params': state.params,
         'ema': state.ema,
         'optimizer': state.opt_state,
-        'counters': {'step': state.step},
+        'counters': {'step': state.step, **state.memory},
     }
 
 

@@ -35,17 +35,26 @@ class Meter:
         self.aside += spent
 
     def add(self, metrics: dict) -> None:
-        """metrics: scalars on the device. Waits for the step before, so that two steps are under way at most."""
+        """metrics: scalars, or pairs [sum, weight], on the device. Waits for the step before, so that two steps are
+        under way at most."""
         if self._metrics:
             jax.block_until_ready(self._metrics[-1])
         self._metrics.append(metrics)
 
     def summary(self) -> dict[str, float]:
-        """Means over the window that ends here."""
+        """Means over the window that ends here; of a pair, the sums over the weights, left out where nothing weighs."""
         rows = jax.device_get(self._metrics)
         seconds = max(time.monotonic() - self._begin - self._aside, 1e-9)
-        means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        means = {name: _mean([row[name] for row in rows]) for name in rows[0]}
         rate = len(rows) * self._batch / seconds
         share = self._waited / seconds
         self._reset()
-        return {**means, 'images_per_s': rate, 'data_wait': share}
+        known = {name: value for name, value in means.items() if value is not None}
+        return {**known, 'images_per_s': rate, 'data_wait': share}
+
+
+def _mean(values) -> float | None:
+    if np.ndim(values) == 1:
+        return float(np.mean(values))
+    total, weight = np.sum(values, 0, dtype=np.float64)
+    return float(total / weight) if weight else None

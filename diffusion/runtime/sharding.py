@@ -9,6 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 RULES = (
     (r'(^|/)(kernel|embedding)$', 'largest'),
     (r'(^|/)(bias|scale|start)$', 'whole'),
+    (r'(^|/)(memory|uncertainty)/', 'whole'),
 )
 
 

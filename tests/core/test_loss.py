@@ -2,9 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import integrate, stats
+from scipy import integrate, optimize, stats
 
-from diffusion.core import density, loss, precond, process
+from diffusion.core import adaptive, density, loss, precond, process, uncertainty, weighting
 from tests import oracle
 
 
@@ -61,3 +61,85 @@ def test_pixels_survive_the_round_trip():
     image = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     np.testing.assert_array_equal(loss.to_uint8(loss.to_unit(jnp.asarray(image))), image)
     assert loss.to_unit(jnp.asarray(image)).min() == -1 and loss.to_unit(jnp.asarray(image)).max() == 1
+
+
+LAW = oracle.gaussian(dim=4)
+VALUES = np.linalg.eigvalsh(LAW.covs[0])
+
+
+def least(sigma):
+    """The posterior variance of LAW at sigma, whose mean is the least squared error a dimension."""
+    return np.mean(VALUES * sigma[..., None] ** 2 / (VALUES + sigma[..., None] ** 2), -1)
+
+
+def objective(**options):
+    """The loss of the exact denoiser of LAW on log-normal levels."""
+    return loss.denoising(
+        lambda params, x, sigma, cond, keys: LAW.images()(x, sigma),
+        precond.edm(0.7),
+        process.VE(),
+        density.log_normal(-0.8, 1.0),
+        {},
+        weighting=weighting.edm(0.7),
+        **options,
+    )
+
+
+X0 = LAW.sample(jax.random.key(0), 40_000).reshape(-1, 1, 1, 4)
+
+
+def test_the_loss_of_each_range_of_sigma():
+    """Each pair [sum, weight] against the integral over its range; the sums make up the loss."""
+    value, (metrics, _) = jax.jit(objective())(None, X0, {}, jax.random.key(1))
+    pairs = {name: np.asarray(pair) for name, pair in metrics.items() if name.startswith('loss_sigma_')}
+    assert list(pairs) == sorted(pairs) and len(pairs) == len(loss.EDGES) + 1
+    assert 'loss_sigma_0_0-0.01' in pairs and 'loss_sigma_7_10-inf' in pairs
+    np.testing.assert_allclose(sum(pair[0] for pair in pairs.values()) / len(X0), value, rtol=1e-4)
+    np.testing.assert_allclose(sum(pair[1] for pair in pairs.values()), len(X0))
+    for name in list(pairs)[2:7]:
+        low, high = (float(end) for end in name.rsplit('_', 1)[1].split('-'))
+        z = np.linspace(np.log(low), np.log(high), 1001)
+        sigma, chance = np.exp(z), stats.norm.pdf(z, -0.8, 1.0)
+        weighed = least(sigma) * (sigma**2 + 0.49) / (sigma * 0.7) ** 2
+        wanted = np.trapezoid(chance * weighed, z) / np.trapezoid(chance, z)
+        np.testing.assert_allclose(pairs[name][0] / pairs[name][1], wanted, rtol=0.05)
+        np.testing.assert_allclose(pairs[name][1] / len(X0), np.trapezoid(chance, z), atol=1e-3)
+
+
+def test_the_learned_uncertainty_is_the_expected_loss_of_each_level():
+    """Karras et al. 2312.02696, Eq. 21: least where exp(u(sigma)) is E[loss | sigma]."""
+    tempered = jax.jit(jax.value_and_grad(objective(uncertain=True), has_aux=True))
+
+    def of(flat):
+        params = {uncertainty.NAME: {'coefficients': jnp.asarray(flat, jnp.float32)}}
+        (value, _), slope = tempered(params, X0, {}, jax.random.key(1))
+        return float(value), np.asarray(slope[uncertainty.NAME]['coefficients'], np.float64)
+
+    start = uncertainty.initial()[uncertainty.NAME]['coefficients']
+    assert start.shape == (uncertainty.FEATURES,) and not start.any()
+    found = optimize.minimize(of, start, jac=True, method='L-BFGS-B', options={'maxiter': 60})
+    sigma = np.geomspace(0.06, 3.0, 12)
+    params = {uncertainty.NAME: {'coefficients': jnp.asarray(found.x, jnp.float32)}}
+    learned = np.exp(uncertainty.log_loss(params, jnp.asarray(sigma)))
+    np.testing.assert_allclose(learned, least(sigma) * (sigma**2 + 0.49) / (sigma * 0.7) ** 2, rtol=0.06)
+
+
+def test_tempering_changes_nothing_until_it_has_learned():
+    plain = jax.jit(objective())(None, X0, {}, jax.random.key(1))
+    tempered = jax.jit(objective(uncertain=True))(uncertainty.initial(), X0, {}, jax.random.key(1))
+    np.testing.assert_allclose(tempered[0], plain[0], rtol=1e-6)
+    np.testing.assert_allclose(tempered[1][0]['loss'], plain[1][0]['loss'], rtol=1e-6)
+
+
+def test_adapting_changes_what_is_drawn_and_not_the_expected_loss():
+    plain = jax.jit(objective())(None, X0, {}, jax.random.key(1))
+    adapted = jax.jit(objective(adapt=True))
+    memory = {'adaptive': adaptive.initial(16)}
+    for key in range(2, 4):
+        value, (metrics, memory) = adapted(None, X0, {}, jax.random.key(key), memory)
+        np.testing.assert_allclose(value, plain[0], rtol=0.02)
+    assert np.ptp(adaptive.probabilities(memory['adaptive'])) > 0.03
+    middle = 'loss_sigma_4_0.3-1'
+    pair, before = metrics[middle], plain[1][0][middle]
+    np.testing.assert_allclose(pair[0] / pair[1], before[0] / before[1], rtol=0.05)
+    np.testing.assert_allclose(pair[1], before[1], rtol=0.02)
