@@ -143,3 +143,12 @@ def test_a_net_that_cannot_take_the_images_is_refused():
     config = resolve(['net.name=DiT', 'net.patch=3', 'net.width=32', 'net.depth=1', 'net.heads=2'])
     with pytest.raises(configs.ConfigError, match='config.net does not fit the data'):
         build.experiment(config, build.facts(config, build.source(config)))
+
+
+@pytest.mark.parametrize('name', ['karras', 'trailing'])
+def test_an_adaptive_sampler_gets_the_ends_of_a_grid_whatever_its_steps(name):
+    config = resolve(['sampler.name=dopri5', f'grid.name={name}', 'process.name=Flow'])
+    run = build.experiment(config, build.facts(config, build.source(config)))
+    few, many = (build.sigmas(run, {**config, 'sample': {'steps': steps, 'batch': 1}}) for steps in (1, 50))
+    np.testing.assert_array_equal(few, many)
+    np.testing.assert_allclose(few, [999, 1e-3, 0], rtol=0.01)
