@@ -19,7 +19,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffusion.core import (
     bound,
-    chain,
     density,
     divergence,
     grids,
@@ -79,13 +78,13 @@ def _progress(name: str) -> None:
 def sampler_table() -> str:
     rows = [_sampler_row(name) for name in conformance.SAMPLERS]
     text = f"""
-`--sampler=NAME`. *Order*: promised, and found from the slope of the error. Of ODE samplers that is the distance from the
-solution of the probability-flow ODE (scipy, DOP853 at 1e-12) at N = 128, 256, 512; of stochastic ones ("weak") the error
-of the variance that they give to a Gaussian, computed from their linear coefficients without any sampling, at N = 512 and
-1024. *Error* at N = 32 is the same distance or error. *Law*: the largest two-sample Kolmogorov-Smirnov statistic over
-three directions between {COUNT:,} samples of N = 50 (first order, stochastic: 200) and as many exact; equal laws exceed
-{CRITICAL:.3f} once in 1,000. *NFE*: evaluations of the denoiser, as counted and returned, for N = 20. All from sigma = 80
-to 0.002 on Karras's grid but for the orders, whose grid is refined evenly.
+`--sampler=NAME`. *Order*: promised, and found from the slope of the error. Of ODE samplers that is the distance from
+the solution of the probability-flow ODE (scipy, DOP853 at 1e-12) at N = 128, 256, 512; of stochastic ones ("weak") the
+error of the variance that they give to a Gaussian, computed from their linear coefficients without any sampling, at
+N = 512 and 1024. *Error* at N = 32 is the same distance or error. *Law*: the largest two-sample Kolmogorov-Smirnov
+statistic over three directions between {COUNT:,} samples of N = 50 (first order and stochastic: 200) and as many exact
+ones; equal laws exceed {CRITICAL:.3f} once in 1,000. *NFE*: evaluations of the denoiser, as counted and returned, for
+N = 20. All from sigma = 80 to 0.002 on Karras's grid but for the orders, whose grid is refined evenly.
 """
     return table('Samplers', text, ['sampler', 'order', 'found', 'error, N = 32', 'law', 'NFE, N = 20'], rows)
 
@@ -170,9 +169,9 @@ def process_table() -> str:
         points = np.asarray(drawn(grids.karras()(forward, 60)).x).reshape(COUNT, 2)
         rows.append([f'`{name}`', f'{low:.2g} – {high:.3g}', f'{inverse:.0e}', f'{_ks(points):.3f}'])
     text = f"""
-`--config.process.name=NAME`. The noise-to-signal ratios that it spans, the largest |nsr_inverse(nsr(t)) - t| in float32,
-and the law of Heun's samples on its range as above ({CRITICAL:.3f}). Drift, diffusion and the reverse SDE of each are
-held to the moments' equations in `tests/core/test_sde.py` and `test_process.py`.
+`--config.process.name=NAME`. The noise-to-signal ratios that it spans, the largest |nsr_inverse(nsr(t)) - t| in
+float32, and the law of Heun's samples on its range as above ({CRITICAL:.3f}). Drift, diffusion and the reverse SDE of
+each are held to the moments' equations in `tests/core/test_sde.py` and `test_process.py`.
 """
     return table('Processes', text, ['process', 'sigma', 'inverse', 'law'], rows)
 
@@ -212,8 +211,8 @@ def training_table() -> str:
         weight = np.asarray(conformance.weight(name, jnp.asarray([0.01, 1.0, 100.0])))
         rows.append([f'`weighting.{name}`', ', '.join(f'{w:.3g}' for w in weight)])
     text = """
-Densities: sigma at the quantiles 0.1, 0.5, 0.9 of the VP process. Weightings: the weight on |D - x0|² at sigma = 0.01, 1
-and 100, of a network that predicts noise.
+Densities: sigma at the quantiles 0.1, 0.5, 0.9 of the VP process. Weightings: the weight on |D - x0|² at sigma = 0.01,
+1 and 100, of a network that predicts noise.
 """
     return table('What training sees', text, ['', 'values'], rows)
 
