@@ -85,7 +85,7 @@ def objective(**options):
     )
 
 
-X0 = LAW.sample(jax.random.key(0), 40_000).reshape(-1, 1, 1, 4)
+X0 = LAW.sample(jax.random.key(0), 20_000).reshape(-1, 1, 1, 4)
 
 
 def test_the_loss_of_each_range_of_sigma():
@@ -117,11 +117,11 @@ def test_the_learned_uncertainty_is_the_expected_loss_of_each_level():
 
     start = uncertainty.initial()[uncertainty.NAME]['coefficients']
     assert start.shape == (uncertainty.FEATURES,) and not start.any()
-    found = optimize.minimize(of, start, jac=True, method='L-BFGS-B', options={'maxiter': 60})
+    found = optimize.minimize(of, start, jac=True, method='L-BFGS-B', options={'maxiter': 40})
     sigma = np.geomspace(0.06, 3.0, 12)
     params = {uncertainty.NAME: {'coefficients': jnp.asarray(found.x, jnp.float32)}}
     learned = np.exp(uncertainty.log_loss(params, jnp.asarray(sigma)))
-    np.testing.assert_allclose(learned, least(sigma) * (sigma**2 + 0.49) / (sigma * 0.7) ** 2, rtol=0.06)
+    np.testing.assert_allclose(learned, least(sigma) * (sigma**2 + 0.49) / (sigma * 0.7) ** 2, rtol=0.08)
 
 
 def test_tempering_changes_nothing_until_it_has_learned():

@@ -102,6 +102,14 @@ def test_meter_counts_training_time_only():
     assert meters.aside >= 0.4
 
 
+def test_a_pair_is_the_sums_over_the_weights_and_absent_without_weight():
+    meters = meter.Meter(batch=10)
+    for pair, empty in (((6.0, 2.0), (0.0, 0.0)), ((1.0, 4.0), (0.0, 0.0)), ((0.0, 0.0), (0.0, 0.0))):
+        meters.add({'loss': np.float32(1), 'some': np.float32(pair), 'none': np.float32(empty)})
+    found = meters.summary()
+    assert found['some'] == 7 / 6 and 'none' not in found and found['loss'] == 1
+
+
 def test_status_prints_plain_lines_off_a_terminal(capsys):
     with status.Status('train', 100, start=40, every=0) as line:
         line.items = {'loss': '0.5'}
