@@ -1,0 +1,142 @@
+"""An experiment: everything that a config and the facts of its data define."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from diffusion import config as configs
+from diffusion.core import adaptive, loss, precond, uncertainty, variance
+from diffusion.nets import condition, functional
+from diffusion.runtime import ema
+from diffusion.wiring import schema, steering
+from diffusion.wiring.known import Facts
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that a config and the facts of its data define, as pure functions.
+
+    network: with the parameters of a learned uncertainty among its own, which it does not see; denoiser: of
+    `precond.denoiser`; moments: of `variance.moments`, None where no variance is learned; memory: () -> what the loss
+    begins with.
+    """
+
+    config: configs.Config
+    facts: Facts
+    process: Any
+    network: functional.Network
+    denoiser: Any
+    moments: Any
+    null: dict
+    loss: Any
+    memory: Any
+    optimizer: Any
+    ema: ema.EMA
+    train: schema.Train
+    preview: schema.Preview
+
+    def inputs(self, batch: dict) -> dict:
+        """What the training step takes of a batch of the data: the images and the conditions in use."""
+        return {name: batch[name] for name in ('image', *self.null)}
+
+    def batch_shapes(self) -> dict:
+        """Shapes and types of `inputs` for a global batch."""
+        batch = self.train.batch
+        image = jax.ShapeDtypeStruct((batch, *self.facts.shape), self.facts.dtype)
+        cond = {k: jax.ShapeDtypeStruct((batch, *v.shape), v.dtype) for k, v in self.null.items()}
+        return {'image': image, **cond}
+
+
+def experiment(config: configs.Config, known: Facts) -> Experiment:
+    """Wires a resolved config. Nothing is computed and no device touched but to trace shapes."""
+    make = functools.partial(configs.construct, config, schema=schema.SCHEMA)
+    train = make('train')
+    length = known.tokenizer.length if known.tokenizer else 0
+    conditions = {'classes': len(known.classes), 'length': length}
+    vocabulary = known.tokenizer.size if known.tokenizer else 0
+    shape = {'channels': known.shape[-1]} | ({'outputs': 2 * known.shape[-1]} if train.variance_steps else {})
+    network = functional.functional(lambda rngs: make('net', vocabulary=vocabulary, rngs=rngs, **shape, **conditions))
+    network = _with_uncertainty(network) if train.uncertainty else network
+    null = condition.null(**conditions)
+    steering.check_guidance(config, known, null, train.cond_dropout, steering.UNSTEERED)
+    check_variance(config, train)
+    forward, target = make('process'), make('precond')
+    _check_grid(config, forward)
+    steering.check_reach(config, forward, None)
+    denoiser = precond.denoiser(target, network.apply)
+    moments = variance.moments(target, network.apply) if train.variance_steps else None
+    denoising = loss.denoising(
+        moments or denoiser,
+        target,
+        forward,
+        make('density'),
+        null,
+        train.cond_dropout,
+        weighting=make('weighting') if 'weighting' in config else None,
+        adapt=bool(train.adaptive),
+        uncertain=train.uncertainty,
+        variance_steps=train.variance_steps,
+    )
+
+    def batch_loss(params, batch, key, memory):
+        return denoising(params, loss.to_unit(batch['image']), {name: batch[name] for name in null}, key, memory)
+
+    def memory():
+        return {'adaptive': adaptive.initial(train.adaptive)} if train.adaptive else {}
+
+    built = make('optimizer')(train.batch)
+    _check_shape(network, known.shape, null)
+    return Experiment(
+        config,
+        known,
+        forward,
+        network,
+        (lambda *args: moments(*args)[0]) if moments else denoiser,
+        moments,
+        null,
+        batch_loss,
+        memory,
+        built,
+        make('ema'),
+        train,
+        make('preview'),
+    )
+
+
+def check_variance(config, train):
+    if config['sampler'].get('learned') and not train.variance_steps:
+        raise configs.ConfigError(
+            'config.sampler.learned needs a model that learned the variance (train.variance_steps, e.g. 1000), '
+            'this one did not: leave it out'
+        )
+
+
+def _check_grid(config, forward):
+    """A grid that cannot have so many steps says so before anything is compiled."""
+    try:
+        jax.eval_shape(lambda: configs.construct(config, 'grid', schema.SCHEMA)(forward, config['sample']['steps']))
+    except ValueError as error:
+        raise configs.ConfigError(f'config.sample.steps: {error}') from error
+
+
+def _with_uncertainty(network):
+    return functional.Network(
+        lambda key: {**network.init(key), **uncertainty.initial()},
+        lambda params, *args: network.apply(uncertainty.without(params), *args),
+    )
+
+
+def _check_shape(network, shape, null):
+    """One abstract call: a net that cannot take these images says so before anything is compiled."""
+
+    def call(key):
+        cond = {name: value[None] for name, value in null.items()}
+        return network.apply(network.init(key), jnp.zeros((1, *shape)), jnp.zeros(1), cond, None)
+
+    try:
+        jax.eval_shape(call, jax.eval_shape(lambda: jax.random.key(0)))
+    except ValueError as error:
+        raise configs.ConfigError(f'config.net does not fit the data: {error}') from error

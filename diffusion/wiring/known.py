@@ -1,0 +1,53 @@
+"""What the networks must know of the data."""
+
+import dataclasses
+from typing import Any
+
+from diffusion import config as configs
+from diffusion.data import sources, tokens
+from diffusion.wiring.schema import SCHEMA
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What follows from the data. shape: (H, W, C) of an image; classes: their names; tokenizer: None without text;
+    dtype: 'uint8' for pictures in [0, 255], 'float32' for numbers that are taken as they are."""
+
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    tokenizer: Any
+    dtype: str
+    examples: int
+    fingerprint: str
+
+    def to_json(self) -> dict:
+        tokenizer = self.tokenizer.to_json() if self.tokenizer else None
+        return {**dataclasses.asdict(dataclasses.replace(self, tokenizer=None)), 'tokenizer': tokenizer}
+
+
+def facts_from_json(stored: dict) -> Facts:
+    tokenizer = stored['tokenizer'] and tokens.from_json(stored['tokenizer'])
+    return Facts(
+        **{
+            **stored,
+            'shape': tuple(stored['shape']),
+            'classes': tuple(stored['classes']),
+            'tokenizer': tokenizer,
+        }
+    )
+
+
+def source(config: configs.Config) -> sources.Source:
+    """The training data."""
+    return configs.construct(config, 'data', SCHEMA)
+
+
+def facts(config: configs.Config, data: sources.Source) -> Facts:
+    """What the networks must know of the data; captions are read where the config conditions on text."""
+    tokenizer = None
+    if 'text' in config:
+        if not data.captioned:
+            raise configs.ConfigError('config.text: this data set has no captions; leave the section out')
+        tokenizer = configs.construct(config, 'text', SCHEMA, captions=data.captions())
+    classes = tuple(data.classes) if config['train']['labels'] else ()
+    return Facts(tuple(data.shape), classes, tokenizer, data.dtype, len(data), data.fingerprint)

@@ -1,0 +1,138 @@
+"""The sections of a config, and the constructors whose signatures they follow."""
+
+import dataclasses
+
+from diffusion import config as configs
+from diffusion.core import (
+    density,
+    discrete,
+    grids,
+    guidance,
+    multistep,
+    ode,
+    precond,
+    process,
+    samplers,
+    stochastic,
+    threshold,
+    weighting,
+)
+from diffusion.data import sources, tokens
+from diffusion.nets import dit, mlp, unet
+from diffusion.runtime import ema, optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """batch: images a step over all devices and hosts; cond_dropout: share of examples trained without their
+    condition, what guidance needs; labels: whether class labels are a condition; uncertainty: whether each noise level
+    counts by the inverse of its learned loss (`core.uncertainty`); adaptive: bins of noise levels that are drawn by
+    their loss (`core.adaptive`), 0: drawn as the density says; variance_steps: levels of the chain whose reverse
+    variance is learned for sampler.learned (`core.variance`), 0: not learned; *_every: in steps; keep: newest
+    checkpoints kept."""
+
+    steps: int = 1000
+    batch: int = 64
+    seed: int = 0
+    cond_dropout: float = 0.0
+    labels: bool = True
+    uncertainty: bool = False
+    adaptive: int = 0
+    variance_steps: int = 0
+    log_every: int = 50
+    save_every: int = 1000
+    keep: int = 2
+
+    def __post_init__(self):
+        for key in ('steps', 'batch', 'log_every', 'save_every', 'keep'):
+            if getattr(self, key) < 1:
+                raise ValueError(f'{key}={getattr(self, key)}: must be at least 1')
+        if not 0 <= self.cond_dropout < 1:
+            raise ValueError(f'cond_dropout={self.cond_dropout}: must be in [0, 1)')
+        if self.adaptive < 0 or self.adaptive == 1:
+            raise ValueError(f'adaptive={self.adaptive}: a number of bins, at least 2, or 0 for none')
+        if self.variance_steps < 0 or self.variance_steps == 1:
+            raise ValueError(f'variance_steps={self.variance_steps}: steps of a chain, at least 2, or 0 for none')
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """How samples are drawn where nothing else is said: network steps, and images a call."""
+
+    steps: int = 18
+    batch: int = 64
+
+    def __post_init__(self):
+        if self.steps < 1 or self.batch < 1:
+            raise ValueError('steps and batch must be at least 1')
+
+
+@dataclasses.dataclass(frozen=True)
+class Preview:
+    """Sheets of samples from fixed seeds, every `every` steps (0: only at the end) and at the end.
+
+    num: pictures on a sheet; unseen: prompts besides, that the set does not hold; match: how many captions are
+    drawn at the end to measure the share whose nearest training image carries the caption (0: not measured).
+    """
+
+    every: int = 0
+    num: int = 36
+    unseen: tuple[str, ...] = ()
+    match: int = 0
+
+    def __post_init__(self):
+        if self.num < 1 or self.every < 0 or self.match < 0:
+            raise ValueError('num must be at least 1, every and match at least 0')
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+    """platform: 'auto', 'cpu', 'gpu' or 'tpu'; devices: 0 for all, on a CPU one a core; fsdp: over how many devices
+    parameters are split. Where a run computes, not what: it may change from start to start."""
+
+    platform: str = 'auto'
+    devices: int = 0
+    fsdp: int = 1
+
+
+def _named(*modules):
+    return {name: getattr(module, name) for module in modules for name in module.__all__}
+
+
+_DERIVED = frozenset({'channels', 'outputs', 'classes', 'vocabulary', 'length', 'rngs'})
+
+SCHEMA = {
+    'data': configs.Section(_named(sources)),
+    'text': configs.Section(_named(tokens), frozenset({'captions'}), optional=True),
+    'process': configs.Section(_named(process, discrete)),
+    'precond': configs.Section(_named(precond)),
+    'density': configs.Section(_named(density)),
+    'weighting': configs.Section(_named(weighting), optional=True),
+    'net': configs.Section(_named(unet, dit, mlp), _DERIVED),
+    'optimizer': configs.Section(_named(optimizer)),
+    'ema': configs.Section({'': ema.EMA}),
+    'train': configs.Section({'': Train}),
+    'sampler': configs.Section(_named(samplers, multistep, stochastic, ode)),
+    'grid': configs.Section(_named(grids)),
+    'guidance': configs.Section(_named(guidance)),
+    'threshold': configs.Section(_named(threshold), optional=True),
+    'sample': configs.Section({'': Sample}),
+    'preview': configs.Section({'': Preview}),
+    'runtime': configs.Section({'': Runtime}),
+}
+
+# What may be chosen anew each time samples are drawn; the rest is fixed by the training.
+SAMPLING = ('sampler', 'grid', 'guidance', 'threshold', 'sample', 'runtime')
+
+
+def resolve(path: str, overrides: list[str]) -> configs.Config:
+    """The checked and completed config of a file. Raises `config.ConfigError`."""
+    return override(configs.load(path), overrides)
+
+
+def override(config: configs.Config, overrides: list[str]) -> configs.Config:
+    """`resolve` for sections that are already read."""
+    config = configs.resolve(config, overrides, SCHEMA)
+    for section in set(config) - {'data', 'text', 'net'}:  # these need the data
+        configs.construct(config, section, SCHEMA)
+    return config
