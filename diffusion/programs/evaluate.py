@@ -26,13 +26,13 @@ def main(argv: list[str]) -> int:
         config, facts = opening.read(args.workdir)
         split = config['data'].get('split')
         config = _chosen(config, args, overrides)
-        run = build.experiment(config, facts)
         data = build.source(config)
         ids = _examples(data, facts, args, config['data'].get('split') == split)
         batch = args.batch if args.batch is not None else config['sample']['batch']
         if batch < 1:
             raise ValueError(f'--batch={batch}: at least 1')
         grid = opening.devices(args.workdir, config, min(batch, len(ids)))
+        run = build.experiment(config, facts)
         metrics = {name: METRICS[name](run, grid, args) for name in names}
         examples = _gathered(run, data, ids)
     weights, step = opening.weights(args.workdir, run, grid, args.weights, args.step)

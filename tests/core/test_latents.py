@@ -34,7 +34,7 @@ def test_a_guided_model_has_codes_too():
     """Guidance by 2 leads this model to N(2 label, I / 4), whose flow is known."""
     x = np.asarray(LAW.sample(jax.random.key(2), 6))
     cond, null = {'label': jnp.asarray([0.0, 1.0, 2.0, 0.0, 1.0, 2.0])}, {'label': jnp.zeros(6)}
-    denoise = guidance.classifier_free(2.0)(conditional, cond, null)
+    denoise = guidance.classifier_free(2.0)(conditional, cond, guidance.Beside(null))
     code = jax.jit(lambda x: latents.encode(denoise, x, LOW, HIGH, METHOD).state)(x)
     mean = 2 * np.asarray(cond['label'])[:, None]
     exact = mean + (x - mean) * np.sqrt((0.25 + HIGH**2) / (0.25 + LOW**2))
