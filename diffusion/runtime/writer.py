@@ -4,12 +4,20 @@ import contextlib
 import json
 import math
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-import tensorboardX
+
+# tensorboardX imports PyTorch where that is installed, and PyTorch's libraries would be loaded before JAX's.
+_unseen = sys.modules.setdefault('torch', None) is None
+try:
+    import tensorboardX
+finally:
+    if _unseen:
+        del sys.modules['torch']
 
 
 @contextlib.contextmanager
