@@ -60,7 +60,7 @@ def ode_truth(count: int = 64, high: float = 10.0) -> tuple[np.ndarray, np.ndarr
     start = high * np.random.default_rng(0).normal(size=(count, law.dim))
 
     with jax.enable_x64(True):
-        slope = jax.jit(lambda x, sigma: (x - law.denoise(x, jnp.full(count, sigma))) / sigma)
+        slope = jax.jit(lambda x, sigma: law.velocity(x, jnp.full(count, sigma)))
 
         def field(sigma, flat):
             return np.asarray(slope(flat.reshape(count, -1), sigma)).ravel()

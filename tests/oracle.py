@@ -56,6 +56,10 @@ class Mixture:
     def score(self, x, sigma):
         return (self.denoise(x, sigma) - x) / sigma[:, None] ** 2
 
+    def velocity(self, x, sigma):
+        """dx/dsigma of the probability-flow ODE."""
+        return (x - self.denoise(x, sigma)) / sigma[:, None]
+
     def sample(self, key, count):
         pick, noise = jax.random.split(key)
         k = jax.random.choice(pick, len(self.weights), (count,), p=jnp.asarray(self.weights))

@@ -46,8 +46,13 @@ def _parser():
     parser.add_argument('--num', type=int, metavar='N', help='how many: seeds 0 to N - 1 (default: 16)')
     parser.add_argument('--seeds', metavar='LIST', help='which seeds: 17,42 or 100-199')
     parser.add_argument('--sampler', metavar='NAME', help='short for --config.sampler.name')
+    parser.add_argument('--grid', metavar='NAME', help='short for --config.grid.name')
     parser.add_argument('--steps', metavar='N', help='short for --config.sample.steps')
-    parser.add_argument('--guidance', metavar='SCALE', help='short for --config.guidance.scale; 1 is off')
+    parser.add_argument(
+        '--guidance',
+        metavar='[NAME:]SCALE',
+        help='short for --config.guidance.name and .scale; 1 is off',
+    )
     steering.add_flags(parser)
     parser.add_argument('--overwrite', action='store_true', help='replace pictures of these seeds in --out')
     parser.epilog = f'Also --config.SECTION.KEY=VALUE for the sections {", ".join(build.SAMPLING)}'
@@ -56,7 +61,7 @@ def _parser():
 
 def _chosen(config, args, overrides):
     """The run's config with what this call chooses. Raises ValueError for what training has fixed."""
-    short = {'sampler.name': args.sampler, 'sample.steps': args.steps}
+    short = {'sampler.name': args.sampler, 'grid.name': args.grid, 'sample.steps': args.steps}
     overrides = [
         *(f'{key}={value}' for key, value in short.items() if value is not None),
         *steering.overrides(args, config['guidance']['name'], overrides),

@@ -42,17 +42,29 @@ def overrides(args, name: str, given: list[str]) -> list[str]:
 
     name: the guidance that the run was configured with. Raises ValueError where both say the same.
     """
-    if args.guidance is not None and any(one.startswith('guidance.scale=') for one in given):
-        raise ValueError('--guidance is short for --config.guidance.scale: give one of them')
-    chosen = None
-    if _guided(args):
-        chosen = 'auto'
-    elif name == 'none' and (args.guidance is not None or args.also):
-        chosen = 'classifier_free'
-    elif not args.also and _is_one(args.guidance) and not any(one.startswith('guidance.') for one in given):
-        return ['guidance.name=none']  # off: what else the run's config says of guidance goes with it
+    chosen, scale = _asked(args.guidance)
+    for key, value in (('scale', scale), ('name', chosen)):
+        if value is not None and any(one.startswith(f'guidance.{key}=') for one in given):
+            raise ValueError(f'--guidance is short for --config.guidance.{key}: give one of them')
+    if chosen is None:
+        if _guided(args):
+            chosen = 'auto'
+        elif name == 'none' and (scale is not None or args.also):
+            chosen = 'classifier_free'
+        elif not args.also and _is_one(scale) and not any(one.startswith('guidance.') for one in given):
+            return ['guidance.name=none']  # off: what else the run's config says of guidance goes with it
     found = [f'guidance.name={chosen}'] if chosen else []
-    return found if args.guidance is None else [*found, f'guidance.scale={args.guidance}']
+    return found if scale is None else [*found, f'guidance.scale={scale}']
+
+
+def _asked(text: str | None) -> tuple[str | None, str | None]:
+    """Name and scale of --guidance=SCALE, NAME or NAME:SCALE."""
+    if text is None:
+        return None, None
+    name, colon, scale = text.rpartition(':')
+    if colon:
+        return name, scale
+    return (text, None) if text.isidentifier() and text not in ('nan', 'inf') else (None, text)
 
 
 def _guided(args) -> bool:

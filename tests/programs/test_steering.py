@@ -66,7 +66,7 @@ def test_each_guidance_draws_another_picture_and_says_so(draw):
     for flags, words in (
         (['--config.guidance.name=apg', '--config.guidance.rescale=0.7', '--config.guidance.sigma_high=40'], '(apg)'),
         (['--config.guidance.name=zero_star', '--config.guidance.zero_above=50'], 'guidance 2 (zero_star)'),
-        (['--config.guidance.name=frequency_decoupled', '--guidance=4'], 'guidance 4 (frequency_decoupled)'),
+        (['--guidance=frequency_decoupled:4', '--grid=log_linear'], 'guidance 4 (frequency_decoupled)'),
         (['--guidance=1000'], 'guidance 1000\n'),
         (['--guidance=1000', '--config.threshold.name=dynamic', '--config.threshold.percentile=80'], 'guidance 1000\n'),
     ):
@@ -141,6 +141,9 @@ def test_a_classifier_from_a_file_is_climbed(draw, tmp_path):
         (['--guidance=1', '--config.guidance.rescale=0.7'], 'config.guidance.rescale has no effect at guidance 1'),
         (['--guidance=2', '--config.guidance.scale=3'], 'give one of them'),
         (['--guidance=1e999'], 'a finite number is wanted'),
+        (['--guidance=agp:3'], "did you mean 'apg'"),
+        (['--guidance=apg:3', '--config.guidance.name=apg'], 'give one of them'),
+        (['--grid=karas'], "did you mean 'karras'"),
         (['--config.guidance.rescale=2'], 'must be in [0, 1]'),
         (['--config.guidance.sigma_low=90'], 'no step lies between'),
         (['--config.guidance.sigma_high=0.001'], 'no step lies between'),
