@@ -2,7 +2,7 @@
 
     diffusion train --config=configs/emoji.py --workdir=runs/emoji
 
-Hardware: 2 CPU cores, about 5 minutes. Seen result: see README.
+Hardware: 2 CPU cores, 5 to 6 minutes. Seen result: see README.
 """
 
 import ml_collections

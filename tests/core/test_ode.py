@@ -174,7 +174,7 @@ def test_running_out_of_steps_or_of_numbers_is_said():
     x, start = POINTS[:2], jnp.asarray([HIGH, HIGH])
     found = jax.jit(lambda x: ode.flow(broken, x, start, jnp.asarray([LOW, 2.0]), ode.Method()))(x)
     assert found.finished.tolist() == [False, True] and np.isfinite(found.state).all()
-    assert np.exp(found.time[0]) >= 1 and found.nfe.max() < 300
+    assert np.exp(found.time[0]) >= 1 and found.nfe.max() < 1000  # given up, not tried to max_steps
     for wrong in (dict(rtol=0.0), dict(atol=-1.0), dict(max_steps=0)):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             ode.dopri5(**wrong)
