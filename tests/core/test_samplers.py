@@ -96,6 +96,20 @@ def test_options_keep_the_law(name, options):
     check_law(draw(name, grids.karras()(process.VE(), 100), 2, options=tuple(options.items())))
 
 
+@pytest.mark.parametrize(
+    'name, options, dim',
+    [('heun', {}, 8), ('heun', {}, 64), ('ancestral', {}, 64), ('predictor_corrector', dict(annealed=False), 64)],
+)
+def test_law_is_recovered_in_more_dimensions(name, options, dim):
+    """Where there are many, Langevin steps may be sized by norms, too."""
+    law, count = oracle.several(dim), 1_000
+    run = jax.jit(lambda sigmas: conformance.draw(law.images(), name, sigmas, (1, 1, dim), count, **options).x)
+    points = np.asarray(run(grids.karras()(process.VE(), 60))).reshape(count, dim)
+    error = 5 * np.sqrt(np.linalg.norm(law.cov(), 2) / count)
+    np.testing.assert_allclose(points.mean(0), law.mean(), atol=error)
+    np.testing.assert_allclose(np.cov(points.T), law.cov(), atol=2 * error)
+
+
 @pytest.mark.parametrize('name', ODE)
 def test_order_of_convergence(name):
     counts = np.array([128, 256, 512])
