@@ -71,7 +71,7 @@ def test_what_is_chosen_is_used(call, trained, tmp_path):
         (['--sampler=bosh3', '--config.sample.steps=9'], "'bosh3' chooses its own steps"),
         (['--sampler=bosh3', '--config.sampler.rtol=0'], 'tolerances are above 0'),
         (['--steps=many'], 'an int is wanted'),
-        (['--guidance=strong'], 'a float is wanted'),
+        (['--guidance=strong'], 'there are: apg'),
         (['--seeds=1,x'], 'whole numbers and ranges'),
         (['--seeds=1,1'], 'twice'),
         (['--seeds=5', '--num=2'], 'contradicts'),
