@@ -62,8 +62,7 @@ written by `python benchmarks/oracle.py --write=docs/conformance.md`, from the m
 
 
 def _versions() -> str:
-    names = ('jax', 'numpy', 'scipy')
-    return ', '.join(f'{name} {importlib.metadata.version(name)}' for name in names) + ', on a CPU'
+    return ', '.join(f'{name} {importlib.metadata.version(name)}' for name in ('jax', 'numpy', 'scipy')) + ', on a CPU'
 
 
 def table(title: str, text: str, columns: list[str], rows: list[list]) -> str:
@@ -92,7 +91,6 @@ N = 20. All from sigma = 80 to 0.002 on Karras's grid but for the orders, whose 
 def _sampler_row(name):
     _progress(name)
     promised = conformance.promise(name)
-    weak = ' (weak)' if promised.weak else ''
     found = error = '–'
     if promised.order:
         measure = conformance.weak_errors if promised.weak else conformance.ode_errors
@@ -105,7 +103,7 @@ def _sampler_row(name):
     short = conformance.draw(LAW.images(), name, grids.karras()(process.VE(), 20), (1, 1, 2), 1)
     nfe = int(short.nfe[0]) if promised.nfe else f'{int(short.nfe[0])} (adaptive)'
     order = 'adaptive' if not promised.nfe else promised.order or 'none'
-    return [f'`{name}`', f'{order}{weak}', found, error, f'{_ks(points):.3f}', nfe]
+    return [f'`{name}`', f'{order}{" (weak)" if promised.weak else ""}', found, error, f'{_ks(points):.3f}', nfe]
 
 
 def _ks(points) -> float:
@@ -226,9 +224,7 @@ def guidance_table() -> str:
 
     def conditional(x, sigma, cond):
         batches.append(len(x))
-        flat = x.reshape(len(x), -1)
-        every = jnp.stack([LAW.denoise(flat, sigma), *(LAW.component(k).denoise(flat, sigma) for k in range(3))])
-        return every[cond['label'] + 1, jnp.arange(len(x))].reshape(x.shape)
+        return LAW.conditional()(x, sigma, cond)
 
     rows = []
     for name in guidance.__all__:
@@ -241,8 +237,7 @@ def guidance_table() -> str:
         plain = np.asarray(jax.jit(lambda: conditional(x, sigma, cond))())
         one = np.abs(np.asarray(jax.jit(lambda at=at: at(1.0))()) - plain).max()
         batches.clear()
-        moved = np.asarray(at(3.0))
-        finite = 'yes' if np.isfinite(moved).all() else 'NO'
+        finite = 'yes' if np.isfinite(at(3.0)).all() else 'NO'
         rows.append([f'`{name}`', f'{one:g}', ' + '.join(str(n // 6) for n in batches), finite])
     text = """
 `--config.guidance.name=NAME`. The largest difference from the conditional model at scale 1; the batches that one

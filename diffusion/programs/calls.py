@@ -40,7 +40,7 @@ def compiled(function, mesh: Mesh, batch: int, most: int) -> Calls:
     devices = mesh.devices.size
     size = -(-min(batch, most) // devices) * devices
     split = meshes.batched(mesh)
-    return Calls(jax.jit(precise(function), in_shardings=(None, split), out_shardings=split), mesh, size)
+    return Calls(jax.jit(function, in_shardings=(None, split), out_shardings=split), mesh, size)
 
 
 def precise(function):

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import numpy as np
@@ -11,6 +10,7 @@ from jax.sharding import Mesh
 from diffusion import build
 from diffusion import config as configs
 from diffusion.core import chain
+from diffusion.programs import calls
 from diffusion.runtime import mesh as meshes
 
 
@@ -21,9 +21,7 @@ class Artist:
     beside: see `build.sampling`; where guidance is held against a weaker model, `against` adds its parameters.
     """
 
-    draw_call: Any
-    mesh: Mesh
-    batch: int
+    calls: calls.Calls
     sigmas: np.ndarray
     scale: np.ndarray
     beside: dict
@@ -37,30 +35,24 @@ class Artist:
 
         seeds: N ints in [0, 2**31); cond: dict of numpy [N, ...].
         """
-        for start in range(0, len(seeds), self.batch):
-            rows = np.arange(start, min(start + self.batch, len(seeds)))
-            # The last call is filled up with repetitions: one shape, one compilation.
-            padded = np.resize(rows, self.batch)
-            inputs = {'seeds': np.asarray(seeds, np.int32)[padded], **{k: v[padded] for k, v in cond.items()}}
-            inputs = meshes.put(self.mesh, inputs)
-            place = meshes.replicated(self.mesh)
-            sigmas, scale, beside = jax.device_put((self.sigmas, self.scale, self.beside), place)
-            drawn = self.draw_call(weights, inputs.pop('seeds'), inputs, sigmas, scale, beside)
-            yield chain.Sampled(*(np.asarray(array)[: len(rows)] for array in jax.device_get(drawn)))
+        chosen = jax.device_put((self.sigmas, self.scale, self.beside), meshes.replicated(self.calls.mesh))
+        every = {**cond, 'seed': np.asarray(seeds, np.int32)}
+        return self.calls.over((weights, *chosen), lambda rows: {k: v[rows] for k, v in every.items()}, len(seeds))
 
 
 def artist(
     run: build.Experiment, config: configs.Config, mesh: Mesh, most: int, steering: build.Steering = build.UNSTEERED
 ) -> Artist:
     """The sampler of a config on a mesh. most: images wanted, where they are fewer than a call's worth."""
-    devices = mesh.devices.size
-    batch = -(-min(config['sample']['batch'], most) // devices) * devices
-    split, whole = meshes.batched(mesh), meshes.replicated(mesh)
-    placed = (None, split, split, whole, whole, whole)
-    draw = jax.jit(build.sampling(run, config, steering), in_shardings=placed, out_shardings=split)
-    sigmas = np.asarray(build.sigmas(run, config))
+    sampling = build.sampling(run, config, steering)
+
+    def draw(fixed, inputs):
+        weights, *chosen = fixed
+        return sampling(weights, inputs.pop('seed'), inputs, *chosen)
+
+    compiled = calls.compiled(draw, mesh, config['sample']['batch'], most)
     scale = np.float32(config['guidance'].get('scale', 1.0))
-    return Artist(draw, mesh, batch, sigmas, scale, steering.arrays(run))
+    return Artist(compiled, np.asarray(build.sigmas(run, config)), scale, steering.arrays(run))
 
 
 def conditions(run: build.Experiment, count: int, prompts=(), labels=()) -> dict:

@@ -146,7 +146,7 @@ def _solved(setup, weights, way, values) -> np.ndarray:
         found = way(build.denoise(run, params, inputs, setup.scale), x, low, high, setup.method)
         return found.state, found.finished
 
-    compiled = calls.compiled(solve, setup.mesh, setup.batch, len(values))
+    compiled = calls.compiled(calls.precise(solve), setup.mesh, setup.batch, len(values))
     everything = {'values': values, **cond}
     parts = list(compiled.over(weights, lambda rows: {k: v[rows] for k, v in everything.items()}, len(values)))
     states, finished = (np.concatenate(part) for part in zip(*parts))

@@ -82,7 +82,7 @@ def _metric(run, grid, args, unit, dequantised):
 
     def measure(weights, inputs, count, batch):
         scale = unit.scale / math.prod(run.facts.shape)
-        found = _over(calls.compiled(exact, grid, batch, count), weights, inputs, count, unit.name)
+        found = _over(calls.compiled(calls.precise(exact), grid, batch, count), weights, inputs, count, unit.name)
         if not found.finished.all():
             raise usage.UsageError(solving.unfinished(int((~found.finished).sum()), count, args))
         report, lines = _summary(unit, -scale * found.value, found.nfe)
@@ -96,7 +96,7 @@ def _metric(run, grid, args, unit, dequantised):
             'bound_steps': args.bound,
         }
         if args.bound:
-            parts = _over(calls.compiled(bounded, grid, batch, count), weights, inputs, count, 'bound')
+            parts = _over(calls.compiled(calls.precise(bounded), grid, batch, count), weights, inputs, count, 'bound')
             report['bound'] = _bound(unit, {name: scale * part for name, part in parts._asdict().items()})
             lines.append(
                 f'bound {report["bound"]["value"]:.4f} ± {_shown(report["bound"]["standard_error"])} {unit.label} '

@@ -37,22 +37,16 @@ def test_bits_per_dim_over_the_range_of_every_process(name):
 
 @pytest.mark.parametrize('name', guidance.__all__)
 def test_samples_of_every_guidance_at_scale_one_are_conditional(name):
-    label = 1
-    part = LAW.component(label)
-
-    def conditional(x, sigma, cond):
-        flat = x.reshape(len(x), -1)
-        every = jnp.stack([LAW.denoise(flat, sigma), part.denoise(flat, sigma)])
-        return every[cond['label'], jnp.arange(len(x))].reshape(x.shape)
+    conditional, part = LAW.conditional(), LAW.component(1)
 
     @jax.jit
     def draw(sigmas, scale):
         keys = randomness.examples(jax.random.key(0), jnp.arange(2_000))
-        wanted, null = {'label': jnp.ones(2_000, jnp.int32)}, {'label': jnp.zeros(2_000, jnp.int32)}
+        wanted, null = {'label': jnp.ones(2_000, jnp.int32)}, {'label': jnp.full(2_000, -1)}
         beside = guidance.Beside(null, weak=lambda x, sigma, cond: conditional(x, sigma, null))
         make = getattr(guidance, name)
         rule = (make(scale) if name != 'none' else make())(conditional, wanted, beside)
-        sampler = build.SCHEMA['sampler'].constructors['dpmpp_2m']()
+        sampler = conformance.SAMPLERS['dpmpp_2m']()
         return chain.generate(rule, sampler, sigmas, keys, (1, 1, 2)).x.reshape(-1, 2)
 
     points = np.asarray(draw(grids.karras()(process.VE(), 40), 1.0))
