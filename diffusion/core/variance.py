@@ -11,7 +11,7 @@ to sigma', these are
 and data of variance v want (v + sigma'**2) (sigma**2 - sigma'**2) / (v + sigma**2), up to sigma**2 - sigma'**2, the
 variance of the forward step in these coordinates.
 
-Moments = (params, x, sigma, cond, keys) -> (x0_hat, fraction), each shaped like x; the fraction is not kept in [0, 1].
+Moments = (params, x, sigma, cond, keys) -> (x0_hat, fraction), each shaped like x; the fraction is any number.
 """
 
 from collections.abc import Callable
@@ -42,9 +42,15 @@ def moments(precond: preconds.Precond, network: Callable) -> Callable:
 
 
 def std(fraction, sigma, sigma_next):
-    """Standard deviation of the step from sigma to sigma_next, 0 where that is 0; shapes must broadcast."""
-    posterior = sigma_next / sigma * jnp.sqrt((sigma - sigma_next) * (sigma + sigma_next))
-    return posterior * jnp.exp(0.5 * fraction * _log_ratio(sigma, jnp.where(sigma_next > 0, sigma_next, sigma)))
+    """Standard deviation of the step from sigma to sigma_next, 0 where that is 0; shapes must broadcast.
+
+    Kept between those of data of no variance and of any: a fraction that the network was not trained to give, at noise
+    levels it hardly saw, must not blow up the chain. (Nichol & Dhariwal leave it free.)
+    """
+    forward = jnp.sqrt((sigma - sigma_next) * (sigma + sigma_next))
+    posterior = sigma_next / sigma * forward
+    found = posterior * jnp.exp(0.5 * fraction * _log_ratio(sigma, jnp.where(sigma_next > 0, sigma_next, sigma)))
+    return jnp.clip(found, posterior, forward)
 
 
 def divergence(x0, estimate, fraction, sigma, sigma_next):

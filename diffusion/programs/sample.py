@@ -149,6 +149,6 @@ def _report_unfinished(line, drawn, seeds) -> None:
         late = [str(seed) for seed, finished in zip(seeds, drawn.finished) if not finished]
         some = ', '.join(late[:5]) + (' ...' if len(late) > 5 else '')
         line.say(
-            f'warning: out of steps before the end, drawn from where they stood: {len(late)} seeds ({some}); '
-            'raise --config.sampler.max_steps or rtol and atol'
+            f'warning: {len(late)} seeds ({some}) are not finite or ran out of steps before the end: take more '
+            '--steps or another --sampler; of an adaptive one raise --config.sampler.max_steps, or rtol and atol'
         )

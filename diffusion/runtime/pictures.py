@@ -94,8 +94,12 @@ def _wrap(text, font, width):
 
 
 def scatter(points: np.ndarray, size: int = 384, reach: float = 1.5) -> np.ndarray:
-    """Points of the plane as a picture: points: float [N, 2] in [-reach, reach] -> uint8 [size, size, 3]."""
+    """Points of the plane as a picture: points: float [N, 2] in [-reach, reach] -> uint8 [size, size, 3].
+
+    Points that are not finite are left out.
+    """
     page = np.full((size, size, 3), 255, np.uint8)
+    points = points[np.isfinite(points).all(1)]
     where = np.clip((points / reach + 1) / 2 * (size - 1), 0, size - 1).round().astype(int)
     for dx in (0, 1):
         for dy in (0, 1):

@@ -17,7 +17,7 @@ def sampling(run: experiments.Experiment, config: configs.Config, steering: stee
 
     config: the run's own, or with other values in the sections of `SAMPLING`. beside: `Steering.arrays`, and the weaker
     model's parameters as 'weak' where there is one; other values of these compile nothing. The images are of the data's
-    dtype. Image i depends on its own seed alone, not on the batch.
+    dtype. Image i depends on its own seed alone, not on the batch; it is not finished where it is not finite.
     """
     sampler = configs.construct(config, 'sampler', schema.SCHEMA)
     steer.check_guidance(config, run.facts, run.null, run.train.cond_dropout, steering)
@@ -40,6 +40,8 @@ def sampling(run: experiments.Experiment, config: configs.Config, steering: stee
         if learned:
             denoise = _with_fraction(denoise if steered else None, functools.partial(run.moments, params), cond)
         drawn = chain.generate(denoise, sampler, sigmas, keys, run.facts.shape)
+        finite = jnp.all(jnp.isfinite(drawn.x), range(1, drawn.x.ndim))
+        drawn = drawn._replace(finished=drawn.finished & finite)
         return drawn._replace(x=loss.to_uint8(drawn.x)) if run.facts.dtype == 'uint8' else drawn
 
     return draw

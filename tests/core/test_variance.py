@@ -115,3 +115,10 @@ def test_the_bound_is_the_sum_over_the_chain_whatever_the_density(rule):
     s, n = (t / (1 - t))[:, None], (before / (1 - before))[:, None]
     terms = np.mean(np.log((VARIANCES + n**2) * s**2 / ((VARIANCES + s**2) * n**2)) / 2, 1)
     np.testing.assert_allclose(found, steps * np.trapezoid(terms, t), rtol=0.03)
+
+
+def test_a_fraction_far_outside_keeps_the_chain_within_what_any_data_want():
+    s, s_next = jnp.asarray(2.0), jnp.asarray(0.5)
+    low, high = variance.std(jnp.asarray([-1e3, 1e3]), s, s_next)
+    np.testing.assert_allclose([low, high], [0.25 * np.sqrt(3.75), np.sqrt(3.75)], rtol=1e-6)
+    assert variance.std(jnp.asarray(1e3), s, jnp.asarray(0.0)) == 0

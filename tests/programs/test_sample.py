@@ -152,5 +152,5 @@ def test_an_adaptive_sampler_takes_its_own_steps_and_says_when_they_run_out(call
     drawn = np.load(tmp_path / 'whole' / 'points.npy')
     assert np.mean(np.abs(np.hypot(*drawn.T) - 1) < 0.25) > 0.9
     done = call(*words, '--config.sampler.max_steps=3', f'--out={tmp_path / "short"}')
-    assert done.returncode == 0 and 'warning: out of steps before the end' in done.stderr
+    assert done.returncode == 0 and 'ran out of steps before the end' in done.stderr
     assert ' 11 evaluations' in done.stdout
