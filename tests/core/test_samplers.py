@@ -157,11 +157,28 @@ def test_an_example_does_not_depend_on_its_batch(name):
 @pytest.mark.parametrize('name', NAMES)
 @pytest.mark.parametrize('low, high', [(1e-3, 1e3), (1e-3, 1.0), (0.5, 1e3)])
 def test_float32_holds(name, low, high):
-    """At noise levels of 1e3 and 1e-3 the float32 result stays within 1e-3 of the data's scale (law of the mixture)."""
+    """From noise levels of 1e3 and down to 1e-3 nothing overflows: every sample lies where the mixture does."""
     sigmas = grids.karras(7.0, low, high)(process.VE(), steps_of(name))
     points = np.asarray(draw(name, sigmas, 5))
     assert np.isfinite(points).all()
     assert np.abs(points).max() < 5
+
+
+@pytest.mark.parametrize('name', ODE)
+def test_float32_is_float64_within_1e_3_from_1e3_to_1e_3(name):
+    """The same steps from sigma = 1e3 to 1e-3 in both, on data of unit size, whose own ODE magnifies nothing."""
+    law, start = oracle.gaussian(), 1e3 * np.random.default_rng(0).normal(size=(64, 1, 1, 4))
+    sigmas = np.asarray(grids.karras(7.0, 1e-3, 1e3)(process.VE(), 40), np.float64)
+
+    def run(dtype):
+        x, levels, keys = jnp.asarray(start, dtype), jnp.asarray(sigmas, dtype), jax.random.split(jax.random.key(0), 64)
+        return np.asarray(jax.jit(lambda x, s: conformance.SAMPLERS[name]()(law.images(), x, s, keys).x)(x, levels))
+
+    single = run(jnp.float32)
+    with jax.enable_x64(True):
+        double = run(jnp.float64)
+    assert single.dtype == np.float32 and double.dtype == np.float64
+    assert np.abs(single - double).max() < 1e-3
 
 
 @pytest.mark.parametrize('name', WEAK)
