@@ -5,6 +5,8 @@ a stochastic sampler, "none" an error that does not vanish with N, "adaptive" a 
 """
 
 import functools
+import itertools
+import random
 import re
 from typing import NamedTuple
 from unittest import mock
@@ -93,17 +95,19 @@ def weak_errors(name: str, counts, variance: float = 0.5, **options) -> np.ndarr
         logs = np.log(sigmas[:-1])
         knots = np.sort(np.concatenate([[-20.0], logs, (logs[1:] + logs[:-1]) / 2]))
 
-        def basis(keys, shape, log_sigma, knots=knots):
+        def basis(keys, shape, sigma, knots=knots):
             # Example i > 0 has the path that rises between knots i - 1 and i alone, by a standard deviation.
             width = jnp.asarray(np.diff(knots))
+            log_sigma = jnp.log(sigma)
             share = jnp.clip((jnp.clip(log_sigma, -20.0, None) - knots[:-1]) / width, 0, 1) * jnp.sqrt(width)
-            return jnp.concatenate([jnp.zeros(1), share]).reshape(-1, *[1] * len(shape)) * jnp.ones(shape)
+            inside = jnp.concatenate([jnp.zeros(1), share]).reshape(-1, *[1] * len(shape)) * jnp.ones(shape)
+            return brownian.Place(log_sigma, jnp.int32(0), inside)
 
         def denoise(x, sigma):
             return x * (variance / (variance + sigma**2)).reshape(-1, 1, 1, 1)
 
         start = jnp.zeros((len(knots), 1, 1, 1)).at[0].set(np.sqrt(variance + sigmas[0] ** 2))
-        with mock.patch.object(brownian, 'path', basis), jax.enable_x64(True):
+        with mock.patch.object(brownian, 'place', basis), jax.enable_x64(True):
             keys = jax.random.split(jax.random.key(0), len(knots))
             found = jax.jit(lambda x, s, k: SAMPLERS[name](**options)(denoise, x, s, k).x)(
                 jnp.asarray(start, float), even_grid(steps), keys
@@ -117,17 +121,36 @@ def order(errors, counts) -> float:
     return -np.polyfit(np.log(counts), np.log(errors), 1)[0]
 
 
-def through(row: str, law: oracle.Mixture, dtype=jnp.float32):
-    """The exact denoiser as a prediction type sees it: by a network F = (D - skip x) / out that returns dtype."""
-    coeffs = getattr(precond, row)()
+def through(coeffs, exact, dtype=jnp.float32):
+    """The exact denoiser (x, sigma, cond) -> D as a prediction type has it: by a network F = (D - skip x) / out that
+    returns dtype. coeffs: a `precond.Precond`."""
 
     def network(params, scaled, noise, cond, keys):
         sigma = jnp.exp(4 * noise)
         skip, out, inp, _ = (precond.per_example(c, scaled) for c in coeffs(sigma))
-        return ((law.images()(scaled / inp, sigma) - skip * scaled / inp) / out).astype(dtype)
+        return ((exact(scaled / inp, sigma, cond) - skip * scaled / inp) / out).astype(dtype)
 
     denoise = precond.denoiser(coeffs, network)
-    return lambda x, sigma: denoise(None, x, sigma, {})
+    return lambda x, sigma, cond: denoise(None, x, sigma, cond)
+
+
+def through_row(row: str, law: oracle.Mixture, dtype=jnp.float32):
+    """`through` a prediction type by name, without a condition."""
+    denoise = through(getattr(precond, row)(), lambda x, sigma, cond: law.images()(x, sigma), dtype)
+    return lambda x, sigma: denoise(x, sigma, {})
+
+
+def covering(*axes) -> list[tuple]:
+    """Some of the product of the axes, so few that they hold every pair of values of two axes once at least."""
+    product = list(itertools.product(*axes))
+    random.Random(0).shuffle(product)
+    seen, chosen = set(), []
+    for place in product:
+        pairs = set(itertools.combinations(enumerate(place), 2))
+        if not pairs <= seen:
+            seen |= pairs
+            chosen.append(place)
+    return chosen
 
 
 def denoiser_error(row: str, level: float, dtype: str) -> float:
@@ -135,7 +158,7 @@ def denoiser_error(row: str, level: float, dtype: str) -> float:
     law, sigma = oracle.plane(), jnp.full(512, level)
     noise = jax.random.normal(jax.random.key(1), (512, law.dim))
     x = (law.sample(jax.random.key(0), 512) + level * noise).reshape(512, 1, 1, -1)
-    found = through(row, law, jnp.dtype(dtype))(x, sigma)
+    found = through_row(row, law, jnp.dtype(dtype))(x, sigma)
     return float(jnp.sqrt(jnp.mean((found - law.images()(x, sigma)) ** 2)))
 
 

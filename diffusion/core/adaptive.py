@@ -38,13 +38,17 @@ def draw(memory: dict, v):
     return jnp.clip((index + inside) / size, 0.0, 1 - 2.0**-24), 1 / (size * chance[index])
 
 
-def update(memory: dict, u, loss) -> dict:
-    """What is remembered after a batch of losses: [B] at u: [B]."""
-    size = memory['weight'].size
-    inside = jax.nn.one_hot((u * size).astype(jnp.int32), size)
-    count = jnp.sum(inside, 0)
+def seen(bins: int, u, loss) -> dict:
+    """What losses: [b] at u: [b] add to what is known of the bins: sums, so that those of parts of a batch add up."""
+    inside = jax.nn.one_hot((u * bins).astype(jnp.int32), bins)
+    return {'count': jnp.sum(inside, 0), 'square': jnp.sum(inside * loss[:, None] ** 2, 0)}
+
+
+def remember(memory: dict, seen: dict) -> dict:
+    """What is remembered after a global batch of which `seen` is the sum."""
+    count = seen['count']
     keep = DECAY**count
-    mean = jnp.sum(inside * loss[:, None] ** 2, 0) / jnp.maximum(count, 1.0)
+    mean = seen['square'] / jnp.maximum(count, 1.0)
     return {
         'square': keep * memory['square'] + (1 - keep) * mean,
         'weight': keep * memory['weight'] + (1 - keep),

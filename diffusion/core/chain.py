@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from diffusion.core import randomness
+from diffusion.core import brownian, randomness
 
 
 class Sampled(NamedTuple):
@@ -45,11 +45,34 @@ def finish(denoise, x, sigmas, each: int) -> Sampled:
     return sampled(denoise(x, level(sigmas[-2], x)), each * (steps - 1) + 1, steps)
 
 
-def fold(step, x, sigmas):
-    """Folds step(x, sigma, sigma_next, index) over consecutive noise levels: one `lax.scan`."""
-    index = jnp.arange(len(sigmas) - 1)
-    x, _ = lax.scan(lambda x, s: (step(x, *s), None), x, (sigmas[:-1], sigmas[1:], index))
-    return x
+class Way(NamedTuple):
+    """The paths' places at the two ends of a step, see `brownian`."""
+
+    here: brownian.Place
+    there: brownian.Place
+
+    def noise(self, keys):
+        """The step's own standard normal noise [B, ...]."""
+        return brownian.between(keys, self.here, self.there)
+
+
+def fold(step, x, sigmas, keys=None):
+    """Folds step(x, sigma, sigma_next, way) over consecutive noise levels: one `lax.scan`.
+
+    keys: [B] of the Brownian paths that the noise of the steps comes from; without them the ways are None.
+    """
+
+    def walk(carry, levels):
+        x, here = carry
+        sigma, sigma_next = levels
+        # Nothing ends at 0 but the last step, and that has no noise.
+        there = brownian.place(keys, x.shape[1:], jnp.where(sigma_next > 0, sigma_next, sigma))
+        return (step(x, sigma, sigma_next, Way(here, there)), there), None
+
+    levels = (sigmas[:-1], sigmas[1:])
+    if keys is None:
+        return lax.scan(lambda x, s: (step(x, *s, None), None), x, levels)[0]
+    return lax.scan(walk, (x, brownian.place(keys, x.shape[1:], sigmas[0])), levels)[0][0]
 
 
 def generate(denoise, sampler, sigmas, keys, shape) -> Sampled:

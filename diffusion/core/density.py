@@ -16,9 +16,13 @@ __all__ = ['log_normal', 'uniform_t', 'logit_normal', 'mode', 'cosmap']
 Density = Callable
 
 
-def stratified(key, batch: int):
-    """Low-discrepancy u: [batch] in [0, 1), u_i = (u_0 + i / batch) mod 1: Kingma et al. 2107.00630, App. I.1."""
-    return jnp.mod(jax.random.uniform(key) + jnp.arange(batch) / batch, 1.0)
+def stratified(key, batch: int, places=None):
+    """Low-discrepancy u: [batch] in [0, 1), u_i = (u_0 + i / batch) mod 1: Kingma et al. 2107.00630, App. I.1.
+
+    places: int [b], for those of the batch alone that stand there.
+    """
+    places = jnp.arange(batch) if places is None else places
+    return jnp.mod(jax.random.uniform(key) + places / batch, 1.0)
 
 
 def _gaussian(u):

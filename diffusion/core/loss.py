@@ -1,10 +1,12 @@
 """The training loss: denoising at random noise levels.
 
 Loss = (params, x0, cond, key, memory) -> scalar, (metrics, memory), where memory is what the loss keeps from step to
-step, a dict of arrays, empty or None where it keeps nothing. A metric is a scalar, or a pair [sum, weight].
+step, a dict of arrays, empty or None where it keeps nothing. A metric is a mean, or a pair [sum, weight].
 """
 
+import dataclasses
 import itertools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,25 @@ from diffusion.core import weighting as weightings
 # Ranges of sigma whose losses are logged apart.
 EDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 HYBRID = 0.001  # weight of the variational bound that teaches the variance: Nichol & Dhariwal 2102.09672, Eq. 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """The loss of a global batch, which can be taken in parts.
+
+    part: (params, x0: [b, ...], cond, key, memory, place) -> scalar, (metrics, seen), where place = (places, B): these
+    rows stand at places: int [b] of a global batch of B, whose loss is the mean over its parts of one size.
+    remember: (memory, seen) -> memory, seen summed over the parts.
+    """
+
+    part: Callable
+    remember: Callable
+
+    def __call__(self, params, x0, cond, key, memory=None):
+        """scalar, (metrics, memory) of a whole batch at once."""
+        place = jnp.arange(x0.shape[0]), x0.shape[0]
+        value, (metrics, seen) = self.part(params, x0, cond, key, memory, place)
+        return value, (metrics, self.remember(memory, seen))
 
 
 def drop(keys, cond, null, rate):
@@ -40,7 +61,7 @@ def denoising(
     adapt: bool = False,
     uncertain: bool = False,
     variance_steps: int = 0,
-):
+) -> Loss:
     """E weight |D(x_0 + sigma eps; sigma) - x_0|**2: Karras et al. 2206.00364, Eq. 2.
 
     Noise level, noise, dropout and the dropped conditions of an example follow from key and its place in the global
@@ -57,11 +78,11 @@ def denoising(
     """
     weigh = weighting or weightings.uniform()
 
-    def loss(params, x0, cond, key, memory=None):
-        batch = x0.shape[0]
-        keys = randomness.examples(randomness.stream(key, 'examples'), jnp.arange(batch))
-        u = densities.stratified(randomness.stream(key, 'sigma'), batch)
-        u, importance = adaptive.draw(memory['adaptive'], u) if adapt else (u, jnp.ones(batch))
+    def part(params, x0, cond, key, memory, place):
+        places, batch = place
+        keys = randomness.examples(randomness.stream(key, 'examples'), places)
+        u = densities.stratified(randomness.stream(key, 'sigma'), batch, places)
+        u, importance = adaptive.draw(memory['adaptive'], u) if adapt else (u, jnp.ones(u.shape))
         sigma, slope = jax.jvp(lambda u: density(process, u), (u,), (jnp.ones_like(u),))
         noise = randomness.normal(randomness.substream(keys, 'noise'), x0.shape[1:])
         if cond and cond_dropout:
@@ -83,11 +104,13 @@ def denoising(
             value = value + HYBRID * metrics['vlb']
         error = jax.lax.stop_gradient(weight * _per_example_mean((estimate - x0) ** 2))
         metrics |= _by_sigma(sigma, error, importance)
-        if adapt:
-            memory = {**memory, 'adaptive': adaptive.update(memory['adaptive'], u, error / importance)}
-        return value, (metrics, memory)
+        seen = adaptive.seen(memory['adaptive']['weight'].size, u, error / importance) if adapt else {}
+        return value, (metrics, seen)
 
-    return loss
+    def remember(memory, seen):
+        return {**memory, 'adaptive': adaptive.remember(memory['adaptive'], seen)} if adapt else memory
+
+    return Loss(part, remember)
 
 
 def _mean(weight, error):
@@ -114,10 +137,12 @@ def _by_sigma(sigma, error, importance):
     """{'loss_sigma_...': [sum of error, sum of importance]}: error, importance: [B], the first times the second."""
     pairs = jnp.stack([error, importance], -1)
     index = jnp.searchsorted(jnp.asarray(EDGES), sigma, side='right')
-    inside = jax.nn.one_hot(index, len(EDGES) + 1)
+    inside = jax.nn.one_hot(index, len(EDGES) + 1, dtype=bool)
     ends = itertools.pairwise(['0', *(f'{edge:g}' for edge in EDGES), 'inf'])
     return {
-        f'loss_sigma_{i}_{low}-{high}': jnp.sum(inside[:, i, None] * pairs, 0) for i, (low, high) in enumerate(ends)
+        # Chosen, not multiplied by 0: what is not finite in one range must not be so in the others.
+        f'loss_sigma_{i}_{low}-{high}': jnp.sum(jnp.where(inside[:, i, None], pairs, 0.0), 0)
+        for i, (low, high) in enumerate(ends)
     }
 
 

@@ -32,6 +32,9 @@ __all__ = [
     'sa_solver',
 ]
 
+# A step in log sigma this many times the one before is extrapolated to by a line at most. Smooth grids have none but at
+# their ends; even steps in t make one just before 0.
+LEAP = 2.0
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 
@@ -177,18 +180,19 @@ def _multistep(predictor, corrector=None, slope=False, eta=0.0):
             return moved + std * noise if eta else moved
 
         def body(carry, inputs):
-            x, past = carry
-            predict, fix, sigma, sigma_next = inputs
-            noise = brownian.normal(keys, x.shape[1:], sigma, sigma_next) if eta else None
+            x, past, here = carry
+            predict, fix, sigma_next = inputs
+            there = brownian.place(keys, x.shape[1:], sigma_next) if eta else None
+            noise = brownian.between(keys, here, there) if eta else None
             moved = advance(predict, x, past, noise)
             known = _remember(past, value(moved, sigma_next))
             if fixes:
                 moved = advance(fix, x, known, noise)
-            return (moved, known), None
+            return (moved, known, there), None
 
         past = _remember(jnp.zeros((depth, *x.shape), x.dtype), value(x, sigmas[0]))
-        rows = (ahead, fixes, sigmas[:-2], sigmas[1:-1])
-        (x, past), _ = lax.scan(body, (x, past), rows)
+        here = brownian.place(keys, x.shape[1:], sigmas[0]) if eta else None
+        (x, past, _), _ = lax.scan(body, (x, past, here), (ahead, fixes, sigmas[1:-1]))
         x0 = x - sigmas[-2] * past[0] if slope else past[0]
         return chain.sampled(x0, steps, steps)
 
@@ -220,9 +224,17 @@ def _exponential(sigmas, order, eta, ahead=False) -> Table:
 
     ahead: interpolate through the new level too (Moulton), which makes it a corrector.
     """
-    _, decay = _decay(sigmas, eta)
+    h, decay = _decay(sigmas, eta)
     rate = (1 + eta + jnp.zeros_like(decay))[:, None]
-    weight = _lagrange(sigmas, order, lambda log_sigma: log_sigma, lambda h: rate * jnp.exp(-rate * h), ahead)
+
+    def fitted(order):
+        return _lagrange(sigmas, order, lambda log_sigma: log_sigma, lambda h: rate * jnp.exp(-rate * h), ahead)
+
+    weight = fitted(order)
+    if order > 2 and not ahead:
+        # A parabola through the noise of a stochastic path, followed far beyond its points, leads away from the law.
+        line = jnp.pad(fitted(2), ((0, 0), (0, order - 2)))
+        weight = jnp.where((_ratio(h) > LEAP)[:, None], line, weight)
     return Table(1 - decay, weight, _std(sigmas, eta))
 
 

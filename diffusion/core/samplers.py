@@ -45,16 +45,16 @@ def heun(churn: float = 0.0, churn_min: float = 0.0, churn_max: float = 1e9, chu
         steps = len(sigmas) - 1
         gamma_max = min(churn / steps, 2**0.5 - 1)
 
-        def step(x, sigma, sigma_next, index):
+        def step(x, sigma, sigma_next, way):
             if churn:
                 gamma = jnp.where((sigma >= churn_min) & (sigma <= churn_max), gamma_max, 0.0)
-                noise = brownian.normal(keys, x.shape[1:], sigma, sigma_next)
+                noise = way.noise(keys)
                 # sqrt(raised**2 - sigma**2), written so that rounding cannot make it the root of a negative number.
                 x = x + churn_noise * sigma * jnp.sqrt(gamma * (2 + gamma)) * noise
                 sigma = sigma * (1 + gamma)
             return heun_step(denoise, x, sigma, sigma_next)
 
-        return chain.sampled(chain.fold(step, x, sigmas), 2 * steps - 1, steps)
+        return chain.sampled(chain.fold(step, x, sigmas, keys if churn else None), 2 * steps - 1, steps)
 
     return sample
 
@@ -78,7 +78,7 @@ def midpoint() -> Sampler:
     """
 
     def sample(denoise, x, sigmas, keys):
-        def step(x, sigma, sigma_next, index):
+        def step(x, sigma, sigma_next, way):
             middle = (sigma + sigma_next) / 2
             slope = (x - denoise(x, chain.level(sigma, x))) / sigma
             ahead = x + (middle - sigma) * slope
@@ -97,7 +97,7 @@ def dpm_solver_2() -> Sampler:
     """
 
     def sample(denoise, x, sigmas, keys):
-        def step(x, sigma, sigma_next, index):
+        def step(x, sigma, sigma_next, way):
             middle = jnp.sqrt(sigma * sigma_next)
             slope = (x - denoise(x, chain.level(sigma, x))) / sigma
             ahead = x + (middle - sigma) * slope
@@ -118,7 +118,7 @@ def dpm_solver_3() -> Sampler:
         def slope(x, sigma):
             return (x - denoise(x, chain.level(sigma, x))) / sigma
 
-        def step(x, sigma, sigma_next, index):
+        def step(x, sigma, sigma_next, way):
             h = jnp.log(sigma / sigma_next)
             third, two_thirds = sigma * jnp.exp(-h / 3), sigma * jnp.exp(-2 * h / 3)
             first = slope(x, sigma)
@@ -140,14 +140,15 @@ def dpmpp_2s(eta: float = 0.0) -> Sampler:
     _check_eta(eta)
 
     def sample(denoise, x, sigmas, keys):
-        def step(x, sigma, sigma_next, index):
+        def step(x, sigma, sigma_next, way):
             middle = jnp.sqrt(sigma * sigma_next)
             first = denoise(x, chain.level(sigma, x))
-            ahead = relax(x, first, sigma, middle, keys, eta)
+            half = chain.Way(way.here, brownian.place(keys, x.shape[1:], middle)) if eta else None
+            ahead = relax(x, first, sigma, middle, half, keys, eta)
             second = denoise(ahead, chain.level(middle, x))
-            return relax(x, second, sigma, sigma_next, keys, eta)
+            return relax(x, second, sigma, sigma_next, way, keys, eta)
 
-        return chain.finish(denoise, chain.fold(step, x, sigmas[:-1]), sigmas, 2)
+        return chain.finish(denoise, chain.fold(step, x, sigmas[:-1], keys if eta else None), sigmas, 2)
 
     return sample
 
@@ -160,13 +161,13 @@ def dpmpp_2s_sde(eta: float = 1.0) -> Sampler:
     return dpmpp_2s(eta)
 
 
-def relax(x, x0, sigma, sigma_next, keys, eta):
+def relax(x, x0, sigma, sigma_next, way, keys, eta):
     """x at sigma_next > 0 for a denoiser that stays at x0: the exact step of the head of this file."""
     ratio = sigma_next / sigma
     x = x0 + ratio ** (1 + eta) * (x - x0)
     if eta:
         std = sigma_next * jnp.sqrt(-jnp.expm1(2 * eta * jnp.log(ratio)))
-        x = x + std * brownian.normal(keys, x.shape[1:], sigma, sigma_next)
+        x = x + std * way.noise(keys)
     return x
 
 
@@ -180,18 +181,18 @@ def ddim(eta: float = 0.0) -> Sampler:
         raise ValueError(f'eta={eta}: must be in [0, 1]')
 
     def sample(denoise, x, sigmas, keys):
-        def step(x, sigma, sigma_next, index):
+        def step(x, sigma, sigma_next, way):
             x0 = denoise(x, chain.level(sigma, x))
             ratio = sigma_next / sigma
             std = eta * ratio * jnp.sqrt((sigma - sigma_next) * (sigma + sigma_next))
             kept = jnp.sqrt(jnp.maximum(sigma_next**2 - std**2, 0.0)) / sigma if eta else ratio
             x = x0 + kept * (x - x0)
             if eta:
-                x = x + std * brownian.normal(keys, x.shape[1:], sigma, sigma_next)
+                x = x + std * way.noise(keys)
             return x
 
         steps = len(sigmas) - 1
-        return chain.sampled(chain.fold(step, x, sigmas), steps, steps)
+        return chain.sampled(chain.fold(step, x, sigmas, keys if eta else None), steps, steps)
 
     return sample
 
@@ -213,13 +214,13 @@ def ancestral(eta: float = 1.0, learned: bool = False) -> Sampler:
         raise ValueError(f'eta={eta:g} and learned=True contradict each other: leave one of them out')
 
     def sample(moments, x, sigmas, keys):
-        def step(x, sigma, sigma_next, index):
+        def step(x, sigma, sigma_next, way):
             x0, fraction = moments(x, chain.level(sigma, x))
-            noise = brownian.normal(keys, x.shape[1:], sigma, sigma_next)
-            return x0 + (sigma_next / sigma) ** 2 * (x - x0) + variance.std(fraction, sigma, sigma_next) * noise
+            std = variance.std(fraction, sigma, sigma_next)
+            return x0 + (sigma_next / sigma) ** 2 * (x - x0) + std * way.noise(keys)
 
         steps = len(sigmas) - 1
-        return chain.sampled(chain.fold(step, x, sigmas), steps, steps)
+        return chain.sampled(chain.fold(step, x, sigmas, keys), steps, steps)
 
     return sample
 

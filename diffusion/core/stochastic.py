@@ -6,7 +6,7 @@ The contract is that of `samplers`.
 import jax.numpy as jnp
 from jax import lax
 
-from diffusion.core import brownian, chain, precond, randomness, samplers
+from diffusion.core import chain, precond, randomness, samplers
 
 __all__ = ['euler_maruyama', 'predictor_corrector', 'restart']
 
@@ -22,18 +22,17 @@ def euler_maruyama(eta: float = 1.0):
         raise ValueError(f'eta={eta}: must be at least 0')
 
     def sample(denoise, x, sigmas, keys):
-        def step(x, sigma, sigma_next, index):
-            return _reverse(denoise, x, sigma, sigma_next, keys, eta)
+        def step(x, sigma, sigma_next, way):
+            return _reverse(denoise, x, sigma, sigma_next, way.noise(keys), eta)
 
-        return chain.finish(denoise, chain.fold(step, x, sigmas[:-1]), sigmas, 1)
+        return chain.finish(denoise, chain.fold(step, x, sigmas[:-1], keys), sigmas, 1)
 
     return sample
 
 
-def _reverse(denoise, x, sigma, sigma_next, keys, eta):
+def _reverse(denoise, x, sigma, sigma_next, noise, eta):
     variance = (sigma - sigma_next) * (sigma + sigma_next)
     x0 = denoise(x, chain.level(sigma, x))
-    noise = brownian.normal(keys, x.shape[1:], sigma, sigma_next)
     return x - (1 + eta) / 2 * variance / sigma**2 * (x - x0) + jnp.sqrt(eta * variance) * noise
 
 
@@ -60,14 +59,14 @@ def predictor_corrector(corrections: int = 1, snr: float = 0.16, annealed: bool 
     def sample(denoise, x, sigmas, keys):
         drawn = randomness.substream(keys, 'corrector')
 
-        def step(x, sigma, sigma_next, index):
+        def step(x, sigma, sigma_next, way):
             # Keyed by the level itself, not by its number, which another grid gives to another level.
             at_level = randomness.at_step(drawn, lax.bitcast_convert_type(sigma, jnp.uint32))
             for k in range(corrections):
                 x = correct(denoise, x, sigma, randomness.at_step(at_level, k))
-            return _reverse(denoise, x, sigma, sigma_next, keys, 1.0)
+            return _reverse(denoise, x, sigma, sigma_next, way.noise(keys), 1.0)
 
-        return chain.finish(denoise, chain.fold(step, x, sigmas[:-1]), sigmas, 1 + corrections)
+        return chain.finish(denoise, chain.fold(step, x, sigmas[:-1], keys), sigmas, 1 + corrections)
 
     return sample
 
@@ -101,7 +100,7 @@ def restart(low: float = 0.05, high: float = 0.3, times: int = 2, steps: int = 4
 
             return lax.scan(once, x, jnp.arange(times))[0]
 
-        def step(x, sigma, sigma_next, index):
+        def step(x, sigma, sigma_next, way):
             x = samplers.heun_step(denoise, x, sigma, sigma_next)
             crossing = _crosses(sigma, sigma_next, low)
             return lax.cond(crossing, lambda x: again(x, jnp.maximum(sigma_next, 1e-6)), lambda x: x, x)

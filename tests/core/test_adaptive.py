@@ -18,7 +18,7 @@ def remembered(steps=200):
 
     def step(memory, key):
         u, _ = adaptive.draw(memory, density.stratified(key, 64))
-        return adaptive.update(memory, u, loss(u)), u
+        return adaptive.remember(memory, adaptive.seen(BINS, u, loss(u))), u
 
     return jax.lax.scan(step, adaptive.initial(BINS), jax.random.split(jax.random.key(0), 200))
 
@@ -47,7 +47,7 @@ def test_the_expected_loss_is_unchanged_and_its_variance_smaller():
 def test_nothing_is_preferred_before_every_bin_is_known():
     memory = adaptive.initial(BINS)
     low = jnp.linspace(0.0, 0.9, 500)
-    u, weight = adaptive.draw(adaptive.update(memory, low, loss(low)), V)
+    u, weight = adaptive.draw(adaptive.remember(memory, adaptive.seen(BINS, low, loss(low))), V)
     np.testing.assert_allclose(u, V, atol=1e-6)
     np.testing.assert_allclose(weight, 1, rtol=1e-5)
 

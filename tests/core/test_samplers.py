@@ -79,7 +79,7 @@ def test_law_is_recovered_through_every_prediction_type(row, forward):
 
 @functools.partial(jax.jit, static_argnums=0)
 def draw_through(row, sigmas):
-    return conformance.draw(conformance.through(row, LAW), 'heun', sigmas, (1, 1, 2), 2_000).x.reshape(-1, 2)
+    return conformance.draw(conformance.through_row(row, LAW), 'heun', sigmas, (1, 1, 2), 2_000).x.reshape(-1, 2)
 
 
 @pytest.mark.parametrize('row', precond.__all__)
@@ -219,9 +219,10 @@ def test_brownian_paths_are_brownian():
     """Increments over any intervals: unit variance, uncorrelated where they do not overlap, additive."""
     keys = jax.random.split(jax.random.key(0), 20_000)
     levels = jnp.asarray([80.0, 3.0, 2.9, 2.899, 0.1, 1e-4])
-    steps = jnp.stack([brownian.normal(keys, (), a, b) for a, b in itertools.pairwise(levels)])
+    places = [brownian.place(keys, (), level) for level in levels]
+    steps = jnp.stack([brownian.between(keys, a, b) for a, b in itertools.pairwise(places)])
     np.testing.assert_allclose(np.cov(steps), np.eye(5), atol=0.05)
-    whole = brownian.normal(keys, (), levels[0], levels[2])
+    whole = brownian.between(keys, places[0], places[2])
     widths = np.log(levels[:-1] / levels[1:])
     parts = (steps[0] * np.sqrt(widths[0]) + steps[1] * np.sqrt(widths[1])) / np.sqrt(widths[0] + widths[1])
     np.testing.assert_allclose(whole, parts, atol=1e-4)
