@@ -3,12 +3,11 @@
 import contextlib
 import time
 
-import jax
 import numpy as np
 
 
 class Meter:
-    """Collects metrics as they are dispatched, without waiting for them; `summary` waits and starts a new window."""
+    """Collects the metrics of steps; `summary` starts a new window."""
 
     def __init__(self, batch: int):
         self._batch = batch
@@ -35,17 +34,18 @@ class Meter:
         self.aside += spent
 
     def add(self, metrics: dict) -> None:
-        """metrics: scalars, or pairs [sum, weight], on the device. Waits for the step before, so that two steps are
-        under way at most."""
-        if self._metrics:
-            jax.block_until_ready(self._metrics[-1])
+        """metrics of a step: scalars, or pairs [sum, weight]; `skipped`, where it is there, is 1 for a step that the
+        guard skipped, whose other metrics do not count."""
         self._metrics.append(metrics)
 
     def summary(self) -> dict[str, float]:
         """Means over the window that ends here; of a pair, the sums over the weights, left out where nothing weighs."""
-        rows = jax.device_get(self._metrics)
+        rows = self._metrics
         seconds = max(time.monotonic() - self._begin - self._aside, 1e-9)
-        means = {name: _mean([row[name] for row in rows]) for name in rows[0]}
+        counted = [row for row in rows if not row.get('skipped')]
+        means = {name: _mean([row[name] for row in counted]) for name in rows[0]} if counted else {}
+        if 'skipped' in rows[0]:
+            means['skipped'] = _mean([row['skipped'] for row in rows])
         rate = len(rows) * self._batch / seconds
         share = self._waited / seconds
         self._reset()

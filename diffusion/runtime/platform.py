@@ -29,10 +29,11 @@ def host_devices(batch: int, cores: int | None = None) -> int:
     return max(n for n in range(1, min(cores, 8) + 1) if batch % n == 0)
 
 
-def configure(platform: str = 'auto', devices: int = 0, batch: int = 1) -> list[jax.Device]:
+def configure(platform: str = 'auto', devices: int = 0, batch: int = 1, processes: int = 1) -> list[jax.Device]:
     """Starts JAX's backend and returns the devices to use. Call before anything else that touches a device.
 
-    platform: 'auto', 'cpu', 'gpu' or 'tpu'; devices: how many, 0 for all (on a CPU see `host_devices`, for `batch`).
+    platform: 'auto', 'cpu', 'gpu' or 'tpu'; devices: how many over all `processes` of the run, 0 for all (on a CPU see
+    `host_devices`, for `batch`).
     Raises ValueError where the platform is not to be had, or an accelerator would silently go unused.
     """
     if platform not in ('auto', 'cpu', 'gpu', 'tpu'):
@@ -40,7 +41,7 @@ def configure(platform: str = 'auto', devices: int = 0, batch: int = 1) -> list[
     if platform != 'auto':
         jax.config.update('jax_platforms', {'gpu': 'cuda'}.get(platform, platform))
     if not _started():
-        jax.config.update('jax_num_cpu_devices', devices or host_devices(batch))
+        jax.config.update('jax_num_cpu_devices', devices // processes or host_devices(max(batch // processes, 1)))
     try:
         found = jax.devices()
     except RuntimeError as error:
@@ -50,16 +51,24 @@ def configure(platform: str = 'auto', devices: int = 0, batch: int = 1) -> list[
         _refuse_hidden()
     if not 0 <= devices <= len(found):
         raise ValueError(f'runtime.devices={devices}, but there are {len(found)} {found[0].platform} devices')
+    if processes > 1 and devices not in (0, len(found)):
+        raise ValueError(f'runtime.devices={devices}, but the {processes} processes have {len(found)}: all or none')
+    if processes > 1:
+        return found
     every = min(len(found), host_devices(batch)) if found[0].platform == 'cpu' else len(found)
     return found[: devices or every]
 
 
-def check_batch(batch: int, devices: int) -> None:
-    """Refuses a global batch that the devices cannot share evenly: none is left out in silence."""
-    if batch % devices:
-        below = batch - batch % devices
-        nearest = ' and '.join(str(size) for size in (below, below + devices) if size)
-        raise ValueError(f'train.batch={batch} does not divide over {devices} devices: the nearest that do: {nearest}')
+def check_batch(batch: int, devices: int, pieces: int = 1) -> None:
+    """Refuses a global batch that the devices cannot share evenly in each of its pieces: none is left out in silence.
+
+    devices: over how many the batch is split (`mesh.shards`)."""
+    parts = devices * pieces
+    if batch % parts:
+        below = batch - batch % parts
+        nearest = ' and '.join(str(size) for size in (below, below + parts) if size)
+        over = f'{devices} devices' + (f' in {pieces} pieces each' if pieces > 1 else '')
+        raise ValueError(f'train.batch={batch} does not divide over {over}: the nearest that do: {nearest}')
 
 
 def _refuse_hidden():
@@ -77,6 +86,10 @@ def _started():
 
 
 def cache(folder: str) -> None:
-    """Keeps compiled programs in `folder`, so that the second start of the same job compiles nothing."""
-    jax.config.update('jax_compilation_cache_dir', os.path.abspath(folder))
+    """Keeps compiled programs in `folder`, so that the second start of the same job compiles nothing.
+
+    Where JAX has been told another folder (JAX_COMPILATION_CACHE_DIR), that one stays.
+    """
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update('jax_compilation_cache_dir', os.path.abspath(folder))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)

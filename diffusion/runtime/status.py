@@ -17,10 +17,12 @@ def duration(seconds: float) -> str:
 class Status:
     """Progress through `total` steps; a context manager."""
 
-    def __init__(self, name: str, total: int, start: int = 0, every: float = 10.0):
-        """start: the step it goes on from, which counts as done but not as speed; every: s between plain lines."""
+    def __init__(self, name: str, total: int, start: int = 0, every: float = 10.0, quiet: bool = False):
+        """start: the step it goes on from, which counts as done but not as speed; every: s between plain lines; quiet:
+        nothing is shown, as of all processes but one."""
         self._name, self._total, self._start, self._every = name, total, start, every
-        self._console = consoles.Console(stderr=True, highlight=False)
+        self._quiet = quiet
+        self._console = consoles.Console(stderr=True, highlight=False, quiet=quiet)
         self._live = live.Live(console=self._console, auto_refresh=False, transient=True)
         self._begin = self._shown = time.monotonic()
         self.items: dict[str, str] = {}  # shown beside the step
@@ -37,7 +39,7 @@ class Status:
         """A line that stays."""
         if self._console.is_terminal:
             self._console.print(message, markup=False)
-        else:
+        elif not self._quiet:
             print(message, file=sys.stderr, flush=True)
 
     def update(self, step: int, aside: float = 0.0) -> None:
@@ -55,5 +57,5 @@ class Status:
         line = '  '.join(facts)
         if self._console.is_terminal:
             self._live.update(text.Text(line, no_wrap=True, overflow='ellipsis'), refresh=True)
-        else:
+        elif not self._quiet:
             print(line, file=sys.stderr, flush=True)

@@ -77,6 +77,19 @@ class Metrics:
         self._events.close()
 
 
+class Unwritten:
+    """`Metrics` of a process that leaves the writing to another."""
+
+    def write(self, step: int, values: dict) -> None:
+        pass
+
+    def picture(self, step: int, name: str, image: np.ndarray) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def _plain(value):
     if isinstance(value, str):
         return value

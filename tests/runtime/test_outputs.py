@@ -87,6 +87,19 @@ def test_the_first_signal_asks_and_the_second_interrupts(number):
             time.sleep(1)
 
 
+def test_what_takes_longer_than_the_grace_period_is_a_fault(monkeypatch):
+    failed = []
+    with preemption.listening(lambda name: None) as stop:
+        monkeypatch.setattr(stop, 'fail', failed.append)
+        stop.grace = 0.2
+        os.kill(os.getpid(), signal.SIGTERM)
+        end = time.monotonic() + 5
+        assert stop and not failed
+        while not failed and time.monotonic() < end:
+            time.sleep(0.01)
+    assert failed == ['SIGTERM: nothing saved within 0.2 s']
+
+
 def test_meter_counts_training_time_only():
     meters = meter.Meter(batch=10)
     for loss in (1.0, 3.0):

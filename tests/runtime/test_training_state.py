@@ -13,7 +13,7 @@ def test_ema_against_its_closed_form():
     values = np.random.default_rng(0).normal(size=200)
     found = jnp.zeros(())
     for step, value in enumerate(values):
-        found = average.update(found, jnp.asarray(value, jnp.float32), step, batch)
+        found = average.advance({'ema': found}, jnp.asarray(value, jnp.float32), step, batch)['ema']
     seen = (np.arange(200) + 1) * batch
     decays = 0.5 ** (batch / np.minimum(1000, 0.1 * seen))
     weights = (1 - decays) * np.append(np.cumprod(decays[::-1])[::-1][1:], 1)
@@ -22,7 +22,7 @@ def test_ema_against_its_closed_form():
 
 def test_ema_half_life_is_counted_in_images():
     for batch in (10, 100):
-        decay = ema.EMA(halflife=5000, ramp=1e9).decay(10_000, batch)
+        decay = 1 - ema.EMA(halflife=5000, ramp=1e9).rates(10_000, batch)['ema']
         np.testing.assert_allclose(decay ** (5000 / batch), 0.5, rtol=1e-4)
 
 
@@ -51,6 +51,40 @@ def test_weight_decay_spares_vectors():
     np.testing.assert_allclose(update['layer']['bias'], 0)
 
 
+def test_muon_makes_kernels_orthogonal_and_leaves_the_rest_to_adam():
+    """The first update: the singular vectors of the gradient, all singular values near 0.2 sqrt(larger side)."""
+    shapes = {'blocks': (3, 8, 16), 'conv': (3, 3, 4, 8), 'last': (8, 4)}
+    keys = jax.random.split(jax.random.key(0), 3)
+    grads = {name: {'kernel': jax.random.normal(key, shape)} for key, (name, shape) in zip(keys, shapes.items())}
+    built = optimizer.muon(lr=0.1, weight_decay=0.0)(8)
+    updates, _ = built.update(grads, built.init(grads), grads)
+    matrices = [*zip(updates['blocks']['kernel'], grads['blocks']['kernel'])]
+    matrices.append([tree['conv']['kernel'].reshape(36, 8) for tree in (updates, grads)])
+    for update, gradient in matrices:
+        u, _, v = np.linalg.svd(np.asarray(gradient, np.float64), full_matrices=False)
+        found = -u.T @ np.asarray(update, np.float64) @ v.T / (0.1 * 0.2 * np.sqrt(max(update.shape)))
+        np.testing.assert_allclose(found - np.diag(np.diag(found)), 0, atol=1e-3)
+        assert np.all((np.diag(found) > 0.5) & (np.diag(found) < 1.5))
+    # Dozat 2016: b1 (1 - b1) / (1 - b1**2) of the momentum, corrected for its beginning, and all of the gradient.
+    nesterov = 0.9 * 0.1 / (1 - 0.81) + 1
+    wanted = -0.1 * nesterov * np.sign(grads['last']['kernel'])
+    np.testing.assert_allclose(updates['last']['kernel'], wanted, rtol=1e-4)
+
+
+def test_adafactor_against_its_formula():
+    """The first update of Shazeer & Stern 1804.04235, Algorithm 4: no memory, rows times columns over their sum."""
+    gradient = np.asarray(jax.random.normal(jax.random.key(0), (128, 160)), np.float64)
+    params = {'layer': {'kernel': jnp.ones((128, 160))}}
+    built = optimizer.adafactor(lr=0.1, weight_decay=0.5)(8)
+    made = built.init(params)
+    assert sum(leaf.size for leaf in jax.tree.leaves(made)) < 300
+    update, _ = built.update({'layer': {'kernel': jnp.asarray(gradient, jnp.float32)}}, made, params)
+    square = gradient**2
+    scaled = gradient / np.sqrt(square.sum(1, keepdims=True) * square.sum(0) / square.sum())
+    scaled /= max(1, np.sqrt(np.mean(scaled**2)))
+    np.testing.assert_allclose(update['layer']['kernel'], -0.1 * (scaled + 0.5), rtol=1e-4, atol=1e-7)
+
+
 def init(key):
     return {'layer': {'kernel': jax.random.normal(key, (8, 4)), 'bias': jnp.zeros(4)}}
 
@@ -70,7 +104,7 @@ def test_a_checkpoint_comes_back_bit_for_bit_on_another_mesh(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, back._replace(step=0), made._replace(step=0))
     assert jax.tree.structure(back) == jax.tree.structure(made)
     weights = saved.weights(3, 'ema', targets[1].params)
-    jax.tree.map(np.testing.assert_array_equal, weights, made.ema)
+    jax.tree.map(np.testing.assert_array_equal, weights, made.ema['ema'])
     saved.close()
 
 
