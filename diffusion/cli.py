@@ -1,6 +1,8 @@
 """`diffusion PROGRAM ...`: the one dispatcher."""
 
+import contextlib
 import importlib
+import signal
 import sys
 import traceback
 
@@ -11,6 +13,7 @@ PROGRAMS = {
     'sample': 'draw pictures from a checkpoint',
     'evaluate': 'measure a checkpoint: bits per dimension',
     'edit': 'change pictures with a checkpoint: interpolate, invert',
+    'checkpoint': 'look at, check and use checkpoints: show, verify, prove, ema',
     'doctor': 'what is installed, what devices there are, what is missing',
 }
 
@@ -28,11 +31,16 @@ def main(argv: list[str] | None = None) -> int:
     debug = '--debug' in argv
     try:
         program = importlib.import_module(f'diffusion.programs.{argv[0]}')
-        return program.main([word for word in argv[1:] if word != '--debug'])
+        with _stopping_at_once(argv[0]):
+            return program.main([word for word in argv[1:] if word != '--debug'])
     except usage.UsageError as error:
         if debug:
             traceback.print_exc()
         return _fail(str(error), 2)
+    except usage.Fault as error:
+        if debug:
+            traceback.print_exc()
+        return _fail(str(error), 70)
     except KeyboardInterrupt:
         return _fail('interrupted', 130)
     except Exception as error:
@@ -40,6 +48,19 @@ def main(argv: list[str] | None = None) -> int:
             traceback.print_exc()
         message = str(error).strip().split('\n')[0]
         return _fail(f'{type(error).__name__}: {message} (a fault inside; --debug shows where)', 70)
+
+
+@contextlib.contextmanager
+def _stopping_at_once(program: str):
+    """SIGTERM ends a program that keeps no state, with the status that says: start it again. A training does better."""
+    from diffusion.runtime import preemption
+
+    if program == 'train':
+        yield
+    else:
+        with preemption.listening(print, numbers=(signal.SIGTERM,)) as stop:
+            stop.nothing_to_save('nothing to save, files that were written stay: the same command starts again')
+            yield
 
 
 def _fail(message: str, status: int) -> int:

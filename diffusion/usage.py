@@ -10,6 +10,10 @@ class UsageError(Exception):
     """The call, the config or a file it names is wrong; the message says what and how to mend it. Exit status 2."""
 
 
+class Fault(Exception):
+    """Something outside the call went wrong, and the message says all there is to say of it. Exit status 70."""
+
+
 @contextlib.contextmanager
 def checked():
     """Around the part of a program that only looks at what the user gave: there a ValueError is the user's."""

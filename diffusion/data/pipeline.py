@@ -48,26 +48,24 @@ def _places(ranks, examples, seed, epoch):
     return [place(index=rank) for rank in ranks.tolist()]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Batches:
-    """Item i is this process's share of global batch start + i, a pure function of the fields and
-    i."""
+    """Item i is this process's rows of the global batch of step start + i, a pure function of the fields and i."""
 
     source: sources.Source
     batch: int
     seed: int
     encode: Callable[[list[str]], np.ndarray] | None
-    process_index: int
-    process_count: int
+    rows: np.ndarray
     start: int
+    offset: int
 
     def __len__(self) -> int:
-        return sys.maxsize // self.batch - self.start
+        return (sys.maxsize - self.offset) // self.batch - self.start
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-        share = self.batch // self.process_count
-        first = (self.start + int(i)) * self.batch + self.process_index * share
-        ids = example_ids(np.arange(first, first + share), len(self.source), self.seed)
+        positions = (self.start + int(i)) * self.batch + self.offset + self.rows
+        ids = example_ids(positions, len(self.source), self.seed)
         batch = self.source.gather(ids)
         captions = batch.pop('caption', None)
         if self.encode is not None:
@@ -81,36 +79,32 @@ def batches(
     batch: int,
     seed: int,
     encode: Callable[[list[str]], np.ndarray] | None = None,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: np.ndarray | None = None,
     start: int = 0,
+    offset: int = 0,
     threads: int = 2,
     ahead: int = 4,
 ) -> grain.DatasetIterator:
-    """This process's contiguous share of each global batch, from step `start` on, without end.
+    """Some rows of each global batch, from step `start` on, without end.
 
-    batch: global batch size; encode: captions -> int32 [B, L]; threads, ahead: how many threads
-    read how many batches ahead. A batch is {'image': [b, H, W, C], 'index': int64 [b] (example
-    ids), 'label': int32 [b] if there are classes, 'tokens': int32 [b, L] with `encode`}, b = batch
-    / process_count. Over all processes every example appears once an epoch, in an order that
-    depends on neither their number nor, but for where it is cut, on `batch`.
+    offset: examples that are passed over besides, so that step s begins at example s x batch + offset;
+    batch: global batch size; encode: captions -> int32 [B, L]; rows: int [b] in [0, batch), those that this process
+    needs (`runtime.mesh.rows`), None for all; threads, ahead: how many threads read how many batches ahead. A batch is
+    {'image': [b, H, W, C], 'index': int64 [b] (example ids), 'label': int32 [b] if there are classes, 'tokens': int32
+    [b, L] with `encode`}. Over all rows every example appears once an epoch, in an order that depends on neither the
+    processes nor, but for where it is cut, on `batch`.
 
-    The iterator's `close()` ends its threads. Raises ValueError for a batch that the processes
-    cannot share.
+    The iterator's `close()` ends its threads. Raises ValueError for what cannot be.
     """
-    if batch < 1 or batch % process_count:
-        below = max(batch, 0) // process_count * process_count
-        legal = ' or '.join(str(size) for size in (below, below + process_count) if size > 0)
-        raise ValueError(f'batch={batch} does not divide among {process_count} processes: use {legal}')
-    if not 0 <= process_index < process_count or start < 0 or seed < 0:
-        raise ValueError(
-            f'process_index={process_index} of process_count={process_count}, start={start}, seed={seed}: '
-            'the index is below the count and none is negative'
-        )
+    if batch < 1 or min(start, offset, seed) < 0:
+        raise ValueError(f'batch={batch} is at least 1, start={start}, offset={offset} and seed={seed} at least 0')
+    rows = np.arange(batch) if rows is None else np.asarray(rows, np.int64)
+    if not len(rows) or rows.min() < 0 or rows.max() >= batch:
+        raise ValueError(f'rows={rows}: places in a batch of {batch}')
     if encode is not None and not source.captioned:
         raise ValueError('encode: this data set has no captions')
     # Opened here, so that missing data is an error of this call, not of a thread later on.
     len(source)
-    items = Batches(source, batch, seed, encode, process_index, process_count, start)
+    items = Batches(source, batch, seed, encode, rows, start, offset)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(ahead, threads))
     return iter(grain.MapDataset.source(items).to_iter_dataset(options))

@@ -9,8 +9,6 @@ from diffusion.nets import condition, layers
 
 __all__ = ['DiT']
 
-REMAT = ('none', 'full', 'dots_saveable', 'dots_with_no_batch_dims_saveable')
-
 
 class Block(nnx.Module):
     """Self-attention, cross-attention to text where there is any, and an MLP, each gated by the condition."""
@@ -64,8 +62,7 @@ class DiT(nnx.Module):
         length=0,
         rngs,
     ):
-        if remat not in REMAT:
-            raise ValueError(f'remat={remat!r}: one of {", ".join(REMAT)}')
+        layers.check(remat, dtype)
         if width % 4:
             raise ValueError(f'width={width}: must divide by 4')
         self.patch, self.remat, self.outputs, self.dtype = patch, remat, outputs or channels, jnp.dtype(dtype)
@@ -115,8 +112,5 @@ class DiT(nnx.Module):
             index, params = block
             return nnx.merge(graphdef, params)(x, vector, tokens, mask, layers.fold(keys, index)), None
 
-        if self.remat != 'none':
-            policy = None if self.remat == 'full' else getattr(jax.checkpoint_policies, self.remat)
-            body = jax.checkpoint(body, policy=policy, prevent_cse=False)
         depth = jax.tree.leaves(stacked)[0].shape[0]
-        return lax.scan(body, x, (jnp.arange(depth), stacked))[0]
+        return lax.scan(layers.recomputed(body, self.remat, scanned=True), x, (jnp.arange(depth), stacked))[0]

@@ -11,6 +11,29 @@ from jax import lax
 zeros = nnx.initializers.zeros_init()
 
 
+REMAT = ('none', 'full', 'dots_saveable', 'dots_with_no_batch_dims_saveable')
+DTYPES = ('float32', 'bfloat16')
+
+
+def check(remat: str, dtype: str) -> None:
+    """Raises ValueError for a policy or a type to compute in that no network knows."""
+    if remat not in REMAT:
+        raise ValueError(f'remat={remat!r}: one of {", ".join(REMAT)}')
+    if dtype not in DTYPES:
+        raise ValueError(f'dtype={dtype!r}: what the network computes in, {" or ".join(DTYPES)}')
+
+
+def recomputed(function, remat: str, *, scanned: bool = False):
+    """function whose backward pass recomputes what the policy `remat` does not save, to take less memory.
+
+    scanned: whether it is the body of a scan, which needs no guard against the compiler's undoing it.
+    """
+    if remat == 'none':
+        return function
+    policy = None if remat == 'full' else getattr(jax.checkpoint_policies, remat)
+    return jax.checkpoint(function, policy=policy, prevent_cse=not scanned)
+
+
 def linear(features_in, features_out, *, rngs, dtype=None, zero=False):
     """A dense layer with float32 parameters that computes in dtype; zero: starts as the zero map."""
     init = {'kernel_init': zeros} if zero else {}

@@ -27,6 +27,7 @@ class PointNet(nnx.Module):
         length=0,
         rngs,
     ):
+        layers.check('none', dtype)
         self.condition = condition.Condition(
             width, classes=classes, vocabulary=vocabulary, length=length, rngs=rngs, dtype=dtype
         )

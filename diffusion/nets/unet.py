@@ -77,8 +77,9 @@ class UNet(nnx.Module):
     depth: residual blocks a level on the way down (one more on the way up); attention, cross_attention: the levels
     (0 = full size) with self-attention, and with attention to text tokens; head_width: features a head;
     embedding: features of the condition vector, 0 for 4 x width; text_width, text_layers: of the text tower;
-    dropout: in [0, 1); dtype: what it computes in, parameters are float32. channels, outputs (0: as many as channels),
-    classes, vocabulary, length follow from the data and from what is to be predicted.
+    dropout: in [0, 1); remat: what the backward pass recomputes in each stage: 'none', 'full' or a name from
+    `jax.checkpoint_policies`; dtype: what it computes in, 'float32' or 'bfloat16', parameters are float32. channels,
+    outputs (0: as many as channels), classes, vocabulary, length follow from the data and what is to be predicted.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class UNet(nnx.Module):
         text_width: int = 64,
         text_layers: int = 0,
         dropout: float = 0.0,
+        remat: str = 'none',
         dtype: str = 'float32',
         channels,
         outputs=0,
@@ -102,6 +104,8 @@ class UNet(nnx.Module):
         length=0,
         rngs,
     ):
+        layers.check(remat, dtype)
+        self.remat = remat
         self._check(multipliers, attention, cross_attention, vocabulary)
         self.stride = 2 ** (len(multipliers) - 1)
         embedding = embedding or 4 * width
@@ -165,12 +169,18 @@ class UNet(nnx.Module):
         for level in range(self.levels):
             x = halve(x) if level else x
             for index in range(self.depth):
-                x = self.down[f'{level}_{index}'](x, vector, tokens, mask, layers.fold(keys, next(use)))
+                x = self._stage(self.down[f'{level}_{index}'], x, vector, tokens, mask, layers.fold(keys, next(use)))
                 skips.append(x)
-        x = self.middle(x, vector, tokens, mask, layers.fold(keys, next(use)))
+        x = self._stage(self.middle, x, vector, tokens, mask, layers.fold(keys, next(use)))
         for level in reversed(range(self.levels)):
             for index in range(self.depth + (level == 0)):
                 x = jnp.concatenate([x, skips.pop()], -1)
-                x = self.up[f'{level}_{index}'](x, vector, tokens, mask, layers.fold(keys, next(use)))
+                x = self._stage(self.up[f'{level}_{index}'], x, vector, tokens, mask, layers.fold(keys, next(use)))
             x = double(x) if level else x
         return self.last(nnx.silu(self.norm(x))).astype(jnp.float32)
+
+    def _stage(self, stage, *inputs):
+        graphdef, params = nnx.split(stage)
+        return layers.recomputed(lambda params, *inputs: nnx.merge(graphdef, params)(*inputs), self.remat)(
+            params, *inputs
+        )

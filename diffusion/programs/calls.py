@@ -19,16 +19,28 @@ class Calls:
     mesh: Mesh
     batch: int
 
+    def prepared(self, weights, row: dict) -> 'Calls':
+        """Compiled now and not by the first call, for weights and examples like these. row: dict of numpy [...]."""
+        split = meshes.batched(self.mesh)
+        shapes = {
+            name: jax.ShapeDtypeStruct((self.batch, *np.shape(value)), np.asarray(value).dtype, sharding=split)
+            for name, value in row.items()
+        }
+        return dataclasses.replace(self, function=self.function.lower(weights, shapes).compile())
+
     def over(self, weights, inputs: Callable[[np.ndarray], dict], count: int) -> Iterator:
         """The results as numpy arrays, a call's worth at a time, in order.
 
-        inputs: rows, int [batch] in [0, count), to a dict of numpy [batch, ...].
+        inputs: rows, int [b] in [0, count), to a dict of numpy [b, ...]. Where there are several processes all of them
+        must call it, and all have the results.
         """
+        own = meshes.rows(self.mesh, self.batch)
         for start in range(0, count, self.batch):
             rows = np.arange(start, min(start + self.batch, count))
             # The last call is filled up with repetitions: one shape, one compilation.
-            found = self.function(weights, meshes.put(self.mesh, inputs(np.resize(rows, self.batch))))
-            yield _first(len(rows), jax.device_get(found))
+            every = np.resize(rows, self.batch)
+            found = self.function(weights, meshes.put(self.mesh, inputs(every[own])))
+            yield _first(len(rows), meshes.fetch(found))
 
 
 def _first(count, tree):
@@ -36,9 +48,9 @@ def _first(count, tree):
 
 
 def compiled(function, mesh: Mesh, batch: int, most: int) -> Calls:
-    """batch: examples a call, rounded up to a multiple of the devices; most: how many there are, if fewer."""
-    devices = mesh.devices.size
-    size = -(-min(batch, most) // devices) * devices
+    """batch: examples a call, rounded up to a multiple of the shards; most: how many there are, if fewer."""
+    shards = meshes.shards(mesh)
+    size = -(-min(batch, most) // shards) * shards
     split = meshes.batched(mesh)
     return Calls(jax.jit(function, in_shardings=(None, split), out_shardings=split), mesh, size)
 

@@ -30,6 +30,12 @@ class Artist:
         """The same sampler with the parameters of the weaker model of its guidance."""
         return dataclasses.replace(self, beside={**self.beside, 'weak': weak})
 
+    def prepared(self, weights, cond: dict) -> 'Artist':
+        """The same sampler compiled for weights like these, and conditions like cond: dict of numpy [N, ...]."""
+        chosen = jax.device_put((self.sigmas, self.scale, self.beside), meshes.replicated(self.calls.mesh))
+        row = {**{name: value[0] for name, value in cond.items()}, 'seed': np.int32(0)}
+        return dataclasses.replace(self, calls=self.calls.prepared((weights, *chosen), row))
+
     def draw(self, weights, seeds, cond: dict) -> Iterator[chain.Sampled]:
         """Images x: [n, H, W, C] and their costs as numpy arrays, in the order of seeds, a call's worth at a time.
 

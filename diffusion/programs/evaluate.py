@@ -7,7 +7,7 @@ import numpy as np
 from diffusion import build, usage
 from diffusion.data import pipeline
 from diffusion.programs import loglikelihood, opening, workdir
-from diffusion.runtime import writer
+from diffusion.runtime import ema, writer
 
 # Metric = (run, mesh, args) -> measure; it refuses by ValueError what it cannot be asked.
 # measure = (weights, inputs, count, batch) -> report, lines: JSON values, and what to print of them. inputs: rows, int
@@ -119,7 +119,9 @@ def _gathered(run, data, ids) -> dict:
 
 
 def _path(args, name, step) -> Path:
-    path = Path(args.workdir) / 'eval' / f'{name}_step_{step}.json'
+    # The results of the main average have the plain name, which rotation and curves look for.
+    of = '' if args.weights == ema.MAIN else f'_{Path(args.weights).name}'
+    path = Path(args.workdir) / 'eval' / f'{name}{of}_step_{step}.json'
     if path.exists() and not args.overwrite:
         raise ValueError(f'{path} is there already: add --overwrite, or move it')
     return path

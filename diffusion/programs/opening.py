@@ -2,20 +2,28 @@
 
 import contextlib
 import os
+import sys
+from pathlib import Path
 
 from diffusion import build, usage
 from diffusion import config as configs
 from diffusion.programs import workdir
-from diffusion.runtime import checkpoint, mesh, platform, state
+from diffusion.runtime import checkpoint, ema, mesh, platform, state, store
 
-# As the user names them, and as a checkpoint does.
-WEIGHTS = {'ema': 'ema', 'raw': 'params'}
+RAW = 'raw'  # the parameters themselves, where others are averages of them
+AVERAGES = 'averages'  # of a workdir: what `diffusion checkpoint ema` has made, by name and step
+PART = 'average'
 
 
 def add_flags(parser, what: str) -> None:
     """The flags of every program that uses a run. what: what it does, as 'draw from'."""
     parser.add_argument('--workdir', required=True, metavar='DIR', help=f'the run to {what}')
-    parser.add_argument('--weights', choices=tuple(WEIGHTS), default='ema', help='(default: ema)')
+    parser.add_argument(
+        '--weights',
+        metavar='NAME',
+        default=ema.MAIN,
+        help='ema, raw, or another average of the run: `diffusion checkpoint show` names them (default: ema)',
+    )
     parser.add_argument('--step', type=int, metavar='N', help='which checkpoint (default: the newest)')
 
 
@@ -54,15 +62,48 @@ def devices(folder: str, config: configs.Config, batch: int):
 
 
 def weights(folder: str, run: build.Experiment, grid, name: str, wanted: int | None = None):
-    """The weights, 'ema' or 'raw', of a step (None: the newest) on every device of a mesh, and the step."""
-    with usage.checked():
-        saved = checkpoint.open_existing(folder)
-    with contextlib.closing(saved):
+    """The weights of that name, of a step (None: the newest good one), on every device of a mesh, and the step.
+
+    name: 'raw', an average of the checkpoints, one that `diffusion checkpoint ema` has made, or the folder of such.
+    """
+    target = state.abstract(grid, run.network.init, run.optimizer)
+    place = checkpoint.abstract_weights(target, mesh.replicated(grid))
+    with contextlib.ExitStack() as stack:
         with usage.checked():
-            step = kept(saved, wanted)
-        target = state.abstract(grid, run.network.init, run.optimizer)
-        place = checkpoint.abstract_weights(target, mesh.replicated(grid))
-        return saved.weights(step, WEIGHTS[name], place), step
+            saved, part = _opened(folder, name)
+            stack.enter_context(contextlib.closing(saved))
+            step = _good(saved, part, wanted)
+        return saved.weights(step, part, place), step
+
+
+def _opened(folder, name):
+    """The checkpoints, or another store, that hold weights of that name, and the name of the part that is them."""
+    apart = Path(name) if os.sep in name else Path(folder) / AVERAGES / name
+    if store.steps(apart):
+        return store.Store(apart, create=False), PART
+    saved = checkpoint.open_existing(folder)
+    if name == RAW:
+        return saved, 'params'
+    readable, _ = saved.newest_good(())  # of no part at all: the newest whose manifest can be read
+    kept = [item for item in saved.items(readable) if item not in checkpoint.PARTS] if readable is not None else [name]
+    if name not in kept:
+        made = sorted(path.name for path in Path(folder, AVERAGES).glob('*'))
+        saved.close()
+        raise ValueError(f'--weights={name}: invalid choice: there are {", ".join((*kept, *made, RAW))}')
+    return saved, name
+
+
+def _good(saved, part, wanted):
+    """The step wanted or the newest whose files of this part are what was saved. Raises ValueError."""
+    if wanted is not None:
+        saved.check_good(kept(saved, wanted), (part,))
+        return wanted
+    step, damaged = saved.newest_good((part,))
+    for message in damaged:
+        print(f'{message}; falls back to step {step}' if step is not None else message, file=sys.stderr)
+    if step is None:
+        raise ValueError('no checkpoint is whole: train longer, or name another --workdir')
+    return step
 
 
 def kept(saved: checkpoint.Checkpoints, wanted: int | None) -> int:

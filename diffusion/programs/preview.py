@@ -1,7 +1,7 @@
 """Sheets of samples from fixed seeds over the time of a training, and how many of them show their caption."""
 
 import dataclasses
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 
@@ -46,15 +46,19 @@ def _check_unseen(unseen, captions):
         raise ValueError(f'config.preview.unseen: {seen[0]!r} is a caption of the set, so it is not unseen')
 
 
-def draw(run: build.Experiment, artist: drawing.Artist, weights, shown: Plan, path: Path) -> np.ndarray:
-    """Draws a sheet, writes it to path and returns it: uint8 [height, width, 3]."""
-    images = np.concatenate([drawn.x for drawn in artist.draw(weights, shown.seeds, shown.cond)])
+def draw(
+    run: build.Experiment, artist: drawing.Artist, weights, shown: Plan, interrupted: Callable[[], bool]
+) -> np.ndarray | None:
+    """A sheet: uint8 [height, width, 3]; None where interrupted(), asked after each call of the sampler, says so."""
+    parts = []
+    for drawn in artist.draw(weights, shown.seeds, shown.cond):
+        parts.append(drawn.x)
+        if interrupted():
+            return None
+    images = np.concatenate(parts)
     if run.facts.dtype == 'uint8':
-        sheet = pictures.sheet(images, shown.labels)
-    else:
-        sheet = pictures.scatter(images.reshape(len(images), -1))
-    pictures.save(path, sheet)
-    return sheet
+        return pictures.sheet(images, shown.labels)
+    return pictures.scatter(images.reshape(len(images), -1))
 
 
 def caption_match(run: build.Experiment, artist: drawing.Artist, weights, data: sources.Source, num: int) -> dict:

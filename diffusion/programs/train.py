@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,37 +11,76 @@ from typing import Any
 import jax
 
 from diffusion import build, usage
-from diffusion.data import pipeline
-from diffusion.programs import drawing, preview, workdir
-from diffusion.runtime import checkpoint, mesh, meter, platform, preemption, state, status, writer
+from diffusion.programs import feed, logbook, measured, preview, replay, rollback, startup, workdir
+from diffusion.programs import sheets as sheeting
+from diffusion.runtime import (
+    checkpoint,
+    distributed,
+    ema,
+    guard,
+    mesh,
+    platform,
+    preemption,
+    rollcall,
+    snapshots,
+    state,
+    status,
+    watchdog,
+)
 
 
 def main(argv: list[str]) -> int:
-    """Exit status 0 when the run has all its steps, 2 for a wrong call, 75 when stopped with everything saved."""
+    """Exit status 0 when the run has all its steps, 2 for a wrong call, 75 when stopped with everything saved, 70 when
+    something broke it."""
     args, overrides = _parser().parse(argv)
+    if args.replay:
+        return replay.main(args.replay, overrides)
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(preemption.listening(lambda name: _say(_stopping(name))))
+        stop.nothing_to_save('nothing to save, no step was taken: the same command starts again')
+        setup = _setup(args, overrides, stop, stack)
+        saved = stack.enter_context(contextlib.closing(_checkpoints(setup.folder, setup.run.train)))
+        startup.compare(setup.links, setup, saved.latest())
+        if setup.links:
+            stop.join(setup.links)
+        with stop.sharing_faults(), watchdog.Watchdog(setup.run.config['runtime']['watchdog'], stop.fail) as dog:
+            return train(setup, saved, stop, dog)
+
+
+def _setup(args, overrides, stop, stack):
+    """Everything that can be wrong with a call is found here, before anything is written or computed."""
     with usage.checked():
         config = build.resolve(args.config, overrides)
+        runtime, batch = config['runtime'], config['train']['batch']
+        peers = distributed.find(args.coordinator, args.processes, args.process, tpu=runtime['platform'] != 'cpu')
         folder = args.workdir or os.path.join('runs', Path(args.config).stem)
         workdir.check_free(folder)
         before = workdir.read(folder)
-        runtime, batch = config['runtime'], config['train']['batch']
-        devices = platform.configure(runtime['platform'], runtime['devices'], batch)
-        platform.check_batch(batch, len(devices))
+        links = startup.join(peers, config, stop)
+        if links:
+            stack.push(links)
+        devices = platform.configure(runtime['platform'], runtime['devices'], batch, peers.processes if peers else 1)
+        grid = mesh.make(devices, runtime['fsdp'], runtime['tensor'], runtime['slices'])
+        platform.check_batch(batch, mesh.shards(grid), config['train']['accumulate'])
         platform.cache(os.path.join(folder, os.pardir, '.jax_cache'))
         data = build.source(config)
         facts = build.facts(config, data)
         run = build.experiment(config, facts)
-        setup = Setup(run, data, mesh.make(devices, runtime['fsdp']), folder, preview.plan(run, data))
+        setup = Setup(run, data, grid, folder, preview.plan(run, data), links)
         if before:
             workdir.check_same(before[0], config, before[1], facts, args.allow_config_change)
-    workdir.write(folder, workdir.describe(config, facts))
-    with contextlib.closing(checkpoint.Checkpoints(folder, run.train.keep)) as saved:
-        return train(setup, saved)
+            checkpoint.check_averages(folder, run.ema.names())
+    distributed.together('every process has looked at the workdir')
+    if distributed.leads():
+        workdir.write(folder, workdir.describe(config, facts))
+    return setup
 
 
 def _parser():
     parser = usage.Parser('train', __doc__.split(': ', 1)[1])
-    parser.add_argument('--config', required=True, metavar='FILE', help='a file of configs/, or your own')
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument('--config', metavar='FILE', help='a file of configs/, or your own')
+    task.add_argument('--replay', metavar='DIR', help='compute a step of WORKDIR/incidents/ again and report on it')
     parser.add_argument('--workdir', metavar='DIR', help='where the run lives (default: runs/NAME_OF_CONFIG)')
     parser.add_argument(
         '--allow-config-change',
@@ -49,8 +89,16 @@ def _parser():
         type=lambda text: text.split(','),
         help="keys, with commas, in which the config may differ from the workdir's",
     )
+    parser.add_argument('--coordinator', metavar='HOST:PORT', help='of several processes: where process 0 listens')
+    parser.add_argument('--processes', type=int, metavar='N', help='how many; 1: do not look for others')
+    parser.add_argument('--process', type=int, metavar='I', help='which of them this is, from 0')
     parser.epilog = 'Every value of the config is a flag: --config.SECTION.KEY=VALUE, as --config.train.steps=500'
     return parser
+
+
+def _checkpoints(folder: str, options) -> checkpoint.Checkpoints:
+    values = measured.values(folder, options.best_metric, options.best_highest)
+    return checkpoint.Checkpoints(folder, options.keep, every=options.keep_every, best=options.keep_best, values=values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,131 +110,137 @@ class Setup:
     mesh: jax.sharding.Mesh
     folder: str
     shown: preview.Plan
+    links: rollcall.Links | None
 
 
-def train(setup: Setup, saved: checkpoint.Checkpoints) -> int:
-    """All steps from the newest checkpoint on."""
+def train(setup: Setup, saved: checkpoint.Checkpoints, stop: preemption.Stop, dog: watchdog.Watchdog) -> int:
+    """All steps from the newest good checkpoint on."""
     run, options, folder = setup.run, setup.run.train, setup.folder
-    start = saved.latest() or 0
-    if start > options.steps or (start == options.steps and _sheet(folder, start).exists()):
-        print(f'{folder} has {start} steps already: for more, --config.train.steps={2 * start}')
+    with usage.checked():
+        done, damaged = saved.settle()
+    for message in damaged:
+        _say(message)
+    shown = not run.preview.num or distributed.agreed(sheeting.path(folder, done).exists())
+    if done > options.steps or (done == options.steps and shown):
+        print(f'{folder} has {done} steps already: for more, --config.train.steps={2 * done}')
         return 0
     with contextlib.ExitStack() as stack:
-        line = stack.enter_context(status.Status('train', options.steps, start))
-        stop = stack.enter_context(preemption.listening(lambda name: line.say(_stopping(name))))
-        current, step = _begin(setup, saved, start, line)
+        line = stack.enter_context(status.Status('train', options.steps, done, quiet=not distributed.leads()))
+        stop.announce = lambda name: line.say(_stopping(name))
+        if done:
+            stop.nothing_to_save(f'nothing to save beyond step {done}, which is: the same command goes on from there')
+        book = stack.enter_context(contextlib.closing(logbook.Logbook(setup, saved, line, done)))
+        stream = stack.enter_context(contextlib.closing(feed.Feed(setup, done, book.standing.offset)))
+        snaps = stack.enter_context(contextlib.closing(snapshots.Snapshots(folder, run.ema, done)))
+        sheets = sheeting.Sheets(setup, book, line)
         # A run that was stopped while it drew its last sheet has no step left to take, but the sheet to draw.
-        metrics = stack.enter_context(contextlib.closing(writer.Metrics(folder, start)))
-        batches = stack.enter_context(contextlib.closing(_batches(setup, start)))
-        sheets = _Sheets(setup, metrics, line)
-        meters = meter.Meter(options.batch)
-        for done in range(start + 1, options.steps + 1):
-            with meters.waiting():
-                batch = mesh.put(setup.mesh, run.inputs(next(batches)))
+        going = done < options.steps or book.over
+        dog.beat('restoring the state and compiling the step')
+        current, step = _begin(setup, saved, done, line, going)
+        if going and run.preview.every:
+            dog.beat('compiling the sampler')
+            sheets.prepare(current.ema[ema.MAIN])
+            # A run that was stopped while it drew a sheet draws it now.
+            if done and done % run.preview.every == 0 and not distributed.agreed(sheeting.path(folder, done).exists()):
+                sheets.draw(done, current.ema[ema.MAIN], lambda: False, dog)
+        stop.training()
+        owed = False
+        while done < options.steps or book.over:
+            if book.over:
+                if book.standing.rollbacks >= options.rollbacks:
+                    raise usage.Fault(_gave_up(book.standing))
+                current, done = rollback.go_back(setup, saved, book, current, line)
+                stream.go_to(done, book.standing.offset)
+                snaps.forget_after(done)
+                continue
+            saved.check()
+            snaps.check()
+            with book.meter.waiting():
+                batch = mesh.put(setup.mesh, run.inputs(stream.next()))
             with jax.transfer_guard('disallow'):
                 current, measured = step(current, batch)
-            meters.add(measured)
-            ending = bool(stop) or done == options.steps
-            if ending or done % options.log_every == 0:
-                latest = meters.summary()
-                metrics.write(done, latest)
-                line.items = _shown(latest)
-            line.update(done, meters.aside)
-            with meters.paused():
-                if run.preview.every and done % run.preview.every == 0 and done < options.steps:
-                    sheets.draw(done, current.ema)
-                if ending or done % options.save_every == 0:
-                    saved.save(done, current, _meta(setup, done))
-            if ending and done < options.steps:
+            done += 1
+            book.add(done, measured)
+            dog.beat(f'step {done}')
+            line.update(done, book.meter.aside)
+            drawing = run.preview.every and done % run.preview.every == 0 and done < options.steps
+            owed = owed or done % options.save_every == 0
+            stopping = stop.reached()
+            if drawing and not stopping:
+                with book.meter.paused():
+                    stopping = sheets.draw(done, current.ema[ema.MAIN], stop.reached, dog) is None
+            ending = stopping or done == options.steps
+            if not (ending or owed or snaps.due(done)):
+                continue
+            book.settle()
+            if book.over and not stopping:
+                continue
+            with book.meter.paused():
+                if snaps.due(done):
+                    dog.beat(f'storing the averages of step {done}')
+                    snaps.take(done, current.ema, _meta(setup, done, book.standing), saved)
+                # While steps are skipped, the checkpoint to go back to must not give way to newer ones.
+                if ending or (owed and not book.standing.bad):
+                    dog.beat(f'saving step {done}')
+                    snaps.wait()
+                    saved.save(done, current, _meta(setup, done, book.standing))
+                    owed = False
+            if ending:
+                book.end(done)
+            if stopping and done < options.steps:
                 saved.wait()
                 line.say(f'stopped at step {done} of {options.steps}, all saved: the same command goes on from here')
                 return preemption.STOPPED
-        sheets.finish(options.steps, current.ema)
         saved.wait()
+        stop.saved(f'all {options.steps} steps are saved: the same command draws the last samples')
+        sheets.finish(options.steps, current.ema[ema.MAIN], dog)
         line.say(f'{options.steps} steps done; the checkpoint is in {folder}: diffusion sample --workdir={folder}')
     return 0
 
 
-def _begin(setup, saved, start, line):
-    """The state at `start` and the compiled step, None where none is left."""
+def _begin(setup, saved, start, line, going):
+    """The state at `start` and the compiled step, None where none is left to be taken."""
     run = setup.run
-    target = state.abstract(setup.mesh, run.network.init, run.optimizer, run.memory)
+    target = state.abstract(setup.mesh, run.network.init, run.optimizer, run.memory, run.ema)
     weights = sum(leaf.size for leaf in jax.tree.leaves(target.params))
-    devices = f'{setup.mesh.size} {setup.mesh.devices.flat[0].platform} device(s)'
+    processes = f' of {jax.process_count()} processes' if jax.process_count() > 1 else ''
+    devices = f'{setup.mesh.size} {setup.mesh.devices.flat[0].platform} device(s){processes}'
     shape = ' x '.join(map(str, run.facts.shape))
     line.say(f'{run.facts.examples:,} examples of {shape}; {weights:,} weights; {devices}; workdir {setup.folder}')
     if start:
         current = saved.restore(start, target)
         line.say(f'goes on where it stopped: step {start} of {run.train.steps}')
     else:
-        current = state.create(target, run.network.init, run.optimizer, run.train.seed, run.memory)
-    if start == run.train.steps:
+        current = state.create(target, run.network.init, run.optimizer, run.train.seed, run.memory, run.ema)
+    if not going:
         return current, None
     begin = time.monotonic()
-    advance = state.step(run.loss, run.optimizer, run.ema, run.train.seed)
+    options = run.train
+    how = options.seed, options.accumulate, setup.mesh, run.probe, options.log_every
+    advance = state.step(run.loss, run.optimizer, run.ema, *how)
     step = state.jit_step(advance, setup.mesh, target).lower(target, run.batch_shapes()).compile()
     line.say(f'compiled the training step in {time.monotonic() - begin:.0f} s')
     return current, step
 
 
-def _batches(setup, start):
-    facts, options = setup.run.facts, setup.run.train
-    return pipeline.batches(
-        setup.data,
-        batch=options.batch,
-        seed=options.seed,
-        encode=facts.tokenizer.encode if facts.tokenizer else None,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        start=start,
+def _meta(setup, done, standing):
+    """The data position is one integer, whatever the number of devices and hosts."""
+    position = {'step': done, 'examples': done * setup.run.train.batch + standing.offset}
+    described = workdir.describe(setup.run.config, setup.run.facts)
+    return {**described, 'position': position, 'guard': dataclasses.asdict(standing)}
+
+
+def _gave_up(standing: guard.Standing) -> str:
+    return (
+        f'stopped: {standing.bad} steps in a row up to step {standing.last} had no finite loss and gradient, after the '
+        f'run had gone back {standing.rollbacks} times (train.rollbacks): look at its incidents, then lower '
+        'optimizer.lr or set optimizer.clip'
     )
 
 
-def _meta(setup, done):
-    """The data position is one integer, whatever the number of devices and hosts."""
-    position = {'step': done, 'examples': done * setup.run.train.batch}
-    return {**workdir.describe(setup.run.config, setup.run.facts), 'position': position}
-
-
-def _shown(latest: dict) -> dict[str, str]:
-    return {
-        'loss': f'{latest["loss"]:.4f}',
-        'images/s': f'{latest["images_per_s"]:.0f}',
-        'data wait': f'{latest["data_wait"]:.1%}',
-    }
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
 
 
 def _stopping(name: str) -> str:
     return f'{name}: stops after this step and saves it (Ctrl-C again: at once, unsaved)'
-
-
-def _sheet(folder: str, step: int) -> Path:
-    return Path(folder) / 'samples' / f'step_{step:07}.png'
-
-
-class _Sheets:
-    """The sheets of samples of a run; the sampler is compiled when the first is drawn."""
-
-    def __init__(self, setup: Setup, metrics: writer.Metrics, line: status.Status):
-        self._setup, self._metrics, self._line = setup, metrics, line
-        config = setup.run.config
-        self._artist = drawing.artist(setup.run, config, setup.mesh, config['sample']['batch'])
-
-    def draw(self, step: int, weights: dict) -> Path:
-        path = _sheet(self._setup.folder, step)
-        sheet = preview.draw(self._setup.run, self._artist, weights, self._setup.shown, path)
-        self._metrics.picture(step, 'samples', sheet)
-        return path
-
-    def finish(self, step: int, weights: dict) -> None:
-        """The last sheet, and the share of captions whose picture is the right one where that is asked for."""
-        setup = self._setup
-        self._line.say(f'samples: {self.draw(step, weights)}')
-        num = setup.run.preview.match
-        if num and setup.run.facts.tokenizer:
-            found = preview.caption_match(setup.run, self._artist, weights, setup.data, num)
-            self._metrics.write(step, found)
-            share, drawn = found['caption_match'], found['caption_match_n']
-            self._line.say(
-                f'caption match: {share:.1%} of {drawn} captions gave a picture whose nearest training image is theirs'
-            )

@@ -11,8 +11,9 @@ from diffusion import config as configs
 from diffusion.runtime import writer
 
 FILE = 'config.json'
-# A run may be prolonged and may move to other devices; neither changes what it computes.
-FREE = ('train.steps', 'runtime.')
+# A run may be prolonged, may move to other devices, whose memory may want other pieces, and may keep other checkpoints:
+# it computes the same.
+FREE = ('train.steps', 'train.accumulate', 'train.keep', 'train.best_', 'train.incidents', 'runtime.')
 
 
 def read(workdir: str) -> tuple[configs.Config, build.Facts] | None:
@@ -29,7 +30,7 @@ def read(workdir: str) -> tuple[configs.Config, build.Facts] | None:
 
 def describe(config: configs.Config, facts: build.Facts) -> dict:
     """What config.json and every checkpoint say of a run: JSON values."""
-    return {'config': config, 'facts': facts.to_json(), 'versions': _versions(), 'commit': _commit()}
+    return {'config': config, 'facts': facts.to_json(), 'versions': versions(), 'commit': _commit()}
 
 
 def write(workdir: str, description: dict) -> None:
@@ -69,7 +70,8 @@ def _short(value) -> str:
     return text if len(text) <= 60 else f'{text[:57]}...'
 
 
-def _versions() -> dict:
+def versions() -> dict:
+    """Of what a result depends on."""
     names = ('diffusion', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
     return {name: importlib.metadata.version(name) for name in names}
 

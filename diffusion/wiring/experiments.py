@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion import config as configs
-from diffusion.core import adaptive, loss, precond, uncertainty, variance
+from diffusion.core import adaptive, dependence, loss, precond, uncertainty, variance
 from diffusion.nets import condition, functional
 from diffusion.runtime import ema
 from diffusion.wiring import schema, steering
@@ -21,7 +21,7 @@ class Experiment:
 
     network: with the parameters of a learned uncertainty among its own, which it does not see; denoiser: of
     `precond.denoiser`; moments: of `variance.moments`, None where no variance is learned; memory: () -> what the loss
-    begins with.
+    begins with; probe: (params, batch, key) -> further metrics of a batch, None where there are none.
     """
 
     config: configs.Config
@@ -32,6 +32,7 @@ class Experiment:
     moments: Any
     null: dict
     loss: Any
+    probe: Any
     memory: Any
     optimizer: Any
     ema: ema.EMA
@@ -48,6 +49,26 @@ class Experiment:
         image = jax.ShapeDtypeStruct((batch, *self.facts.shape), self.facts.dtype)
         cond = {k: jax.ShapeDtypeStruct((batch, *v.shape), v.dtype) for k, v in self.null.items()}
         return {'image': image, **cond}
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchLoss:
+    """The loss in terms of a batch of the data, whole or in parts: see `loss.Loss` and `runtime.accumulate`."""
+
+    denoising: loss.Loss
+    conditions: tuple[str, ...]
+
+    def _split(self, batch):
+        return loss.to_unit(batch['image']), {name: batch[name] for name in self.conditions}
+
+    def __call__(self, params, batch, key, memory):
+        return self.denoising(params, *self._split(batch), key, memory)
+
+    def part(self, params, batch, key, memory, place):
+        return self.denoising.part(params, *self._split(batch), key, memory, place)
+
+    def remember(self, memory, seen):
+        return self.denoising.remember(memory, seen)
 
 
 def experiment(config: configs.Config, known: Facts) -> Experiment:
@@ -68,6 +89,7 @@ def experiment(config: configs.Config, known: Facts) -> Experiment:
     steering.check_reach(config, forward, None)
     denoiser = precond.denoiser(target, network.apply)
     moments = variance.moments(target, network.apply) if train.variance_steps else None
+    mean = (lambda *args: moments(*args)[0]) if moments else denoiser
     denoising = loss.denoising(
         moments or denoiser,
         target,
@@ -81,9 +103,6 @@ def experiment(config: configs.Config, known: Facts) -> Experiment:
         variance_steps=train.variance_steps,
     )
 
-    def batch_loss(params, batch, key, memory):
-        return denoising(params, loss.to_unit(batch['image']), {name: batch[name] for name in null}, key, memory)
-
     def memory():
         return {'adaptive': adaptive.initial(train.adaptive)} if train.adaptive else {}
 
@@ -94,16 +113,33 @@ def experiment(config: configs.Config, known: Facts) -> Experiment:
         known,
         forward,
         network,
-        (lambda *args: moments(*args)[0]) if moments else denoiser,
+        mean,
         moments,
         null,
-        batch_loss,
+        BatchLoss(denoising, tuple(null)),
+        _probe(mean, forward, make('density'), null, train),
         memory,
         built,
         make('ema'),
         train,
         make('preview'),
     )
+
+
+def _probe(denoiser, forward, density, null, train):
+    """What a batch shows beside its loss, from the share of its examples that costs little: the gap that the condition
+    makes, where the model learns to do without it too."""
+    if not null or not train.cond_dropout:
+        return None
+    gap = dependence.condition_gap(denoiser, forward, density, null)
+    # Spread over the batch, so that every device has its part; no more than fit beside accumulated gradients.
+    stride = min(max(4, train.accumulate), train.batch)
+
+    def probe(params, batch, key):
+        some = {name: rows[::stride] for name, rows in batch.items()}
+        return {'condition_gap': gap(params, loss.to_unit(some['image']), {name: some[name] for name in null}, key)}
+
+    return probe
 
 
 def check_variance(config, train):

@@ -24,15 +24,21 @@ from diffusion.runtime import ema, optimizer
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """batch: images a step over all devices and hosts; cond_dropout: share of examples trained without their
+    """batch: images a step over all devices and hosts; accumulate: pieces in which a batch is worked on one after the
+    other, to save memory, and which change nothing else; cond_dropout: share of examples trained without their
     condition, what guidance needs; labels: whether class labels are a condition; uncertainty: whether each noise level
     counts by the inverse of its learned loss (`core.uncertainty`); adaptive: bins of noise levels that are drawn by
     their loss (`core.adaptive`), 0: drawn as the density says; variance_steps: levels of the chain whose reverse
     variance is learned for sampler.learned (`core.variance`), 0: not learned; *_every: in steps; keep: newest
-    checkpoints kept."""
+    checkpoints kept, keep_every: besides these, those of steps that it divides (0: none), keep_best: and so many of the
+    best by best_metric, a name in metrics.jsonl or of `diffusion evaluate`, the lowest or, with best_highest, the
+    highest; skips: steps in a row without a finite loss and gradient after which a run goes back to its last good
+    checkpoint and passes over these data (0: never); rollbacks: how often, before it gives up; incidents: how many such
+    steps are kept as evidence."""
 
     steps: int = 1000
     batch: int = 64
+    accumulate: int = 1
     seed: int = 0
     cond_dropout: float = 0.0
     labels: bool = True
@@ -42,11 +48,21 @@ class Train:
     log_every: int = 50
     save_every: int = 1000
     keep: int = 2
+    keep_every: int = 0
+    keep_best: int = 0
+    best_metric: str = 'loss'
+    best_highest: bool = False
+    skips: int = 10
+    rollbacks: int = 3
+    incidents: int = 20
 
     def __post_init__(self):
-        for key in ('steps', 'batch', 'log_every', 'save_every', 'keep'):
+        for key in ('steps', 'batch', 'accumulate', 'log_every', 'save_every', 'keep'):
             if getattr(self, key) < 1:
                 raise ValueError(f'{key}={getattr(self, key)}: must be at least 1')
+        for key in ('keep_every', 'keep_best', 'skips', 'rollbacks', 'incidents'):
+            if getattr(self, key) < 0:
+                raise ValueError(f'{key}={getattr(self, key)}: must be at least 0')
         if not 0 <= self.cond_dropout < 1:
             raise ValueError(f'cond_dropout={self.cond_dropout}: must be in [0, 1)')
         if self.adaptive < 0 or self.adaptive == 1:
@@ -71,8 +87,8 @@ class Sample:
 class Preview:
     """Sheets of samples from fixed seeds, every `every` steps (0: only at the end) and at the end.
 
-    num: pictures on a sheet; unseen: prompts besides, that the set does not hold; match: how many captions are
-    drawn at the end to measure the share whose nearest training image carries the caption (0: not measured).
+    num: pictures on a sheet, 0: no sheets at all; unseen: prompts besides, that the set does not hold; match: how many
+    captions are drawn at the end to measure the share whose nearest training image carries the caption (0: none).
     """
 
     every: int = 0
@@ -81,18 +97,37 @@ class Preview:
     match: int = 0
 
     def __post_init__(self):
-        if self.num < 1 or self.every < 0 or self.match < 0:
-            raise ValueError('num must be at least 1, every and match at least 0')
+        if min(self.num, self.every, self.match) < 0:
+            raise ValueError('num, every and match must be at least 0')
+        if not self.num and (self.every or self.match):
+            raise ValueError('num=0 draws no sheets: every and match must then be 0 too')
 
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:
     """platform: 'auto', 'cpu', 'gpu' or 'tpu'; devices: 0 for all, on a CPU one a core; fsdp: over how many devices
-    parameters are split. Where a run computes, not what: it may change from start to start."""
+    parameters are split; tensor: over how many each layer's features and heads are; slices: groups of devices with a
+    slow network between them, 0: as the hardware says. What these leave of the devices splits the batch, as fsdp and
+    slices do. Where a run computes, not what: it may change from start to start.
+
+    Deadlines in s: startup, until all processes have reported; watchdog, in which something must finish, a step, the
+    compilation, a call of the sampler, a checkpoint (0: no watchdog); grace, from a signal to the end with everything
+    saved, beyond which it is a fault (0: as long as it takes)."""
 
     platform: str = 'auto'
     devices: int = 0
     fsdp: int = 1
+    tensor: int = 1
+    slices: int = 0
+    startup: int = 300
+    watchdog: int = 3600
+    grace: int = 0
+
+    def __post_init__(self):
+        if self.startup < 1 or self.watchdog < 0 or self.grace < 0:
+            raise ValueError('startup must be at least 1 s, watchdog and grace at least 0')
+        if self.devices < 0 or self.slices < 0 or self.fsdp < 1 or self.tensor < 1:
+            raise ValueError('devices and slices must be at least 0, fsdp and tensor at least 1')
 
 
 def _named(*modules):

@@ -108,16 +108,39 @@ def test_dropout_belongs_to_examples(kind):
     assert np.abs(whole - call(params, x, noise, cond, None)).max() > 1e-3
 
 
-@pytest.mark.parametrize('remat', ['full', 'dots_saveable', 'dots_with_no_batch_dims_saveable'])
-def test_remat_changes_no_gradient(remat):
+@pytest.mark.parametrize(
+    'kind,remat',
+    [('dit', 'full'), ('dit', 'dots_saveable'), ('dit', 'dots_with_no_batch_dims_saveable'), ('unet', 'full')],
+)
+def test_remat_changes_no_gradient(kind, remat):
     x, noise, cond = inputs({})
 
     def gradient(policy):
-        net = network('dit', {}, remat=policy)
+        net = network(kind, {}, remat=policy)
         params = awake(jax.jit(net.init)(jax.random.key(0)))
         return jax.jit(jax.grad(lambda p: jnp.sum(net.apply(p, x, noise, cond, None) ** 2)))(params)
 
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), gradient('none'), gradient(remat))
+
+
+@pytest.mark.parametrize('kind', ['dit', 'unet'])
+def test_remat_computes_again_what_it_does_not_save(kind):
+    x, noise, cond = inputs({})
+
+    def products(policy):
+        net = network(kind, {}, remat=policy)
+        params = jax.eval_shape(net.init, jax.eval_shape(lambda: jax.random.key(0)))
+        gradient = jax.grad(lambda p: jnp.sum(net.apply(p, x, noise, cond, None) ** 2))
+        text = str(jax.make_jaxpr(gradient)(params))
+        return text.count('dot_general') + text.count('conv_general_dilated')
+
+    assert products('full') > products('none')
+
+
+@pytest.mark.parametrize('kind', SMALL)
+def test_what_no_network_computes_in_is_refused(kind):
+    with pytest.raises(ValueError, match="dtype='float16': what the network computes in, float32 or bfloat16"):
+        network(kind, {}, dtype='float16')
 
 
 def test_dit_program_does_not_grow_with_depth():
