@@ -92,11 +92,11 @@ def measure_ours(config, args) -> dict:
     devices = platform.configure(runtime['platform'], runtime['devices'], size)
     facts = build.facts(config, build.source(config))
     run = build.experiment(config, facts)
-    grid = mesh.make(devices, runtime['fsdp'])
+    grid = mesh.make(devices, runtime['fsdp'], runtime['tensor'], runtime['slices'])
     target = state.abstract(grid, run.network.init, run.optimizer)
     current = state.create(target, run.network.init, run.optimizer, run.train.seed)
     begin = time.perf_counter()
-    advance = state.step(run.loss, run.optimizer, run.ema, run.train.seed)
+    advance = state.step(run.loss, run.optimizer, run.ema, run.train.seed, run.train.accumulate, grid)
     step = state.jit_step(advance, grid, target).lower(target, run.batch_shapes()).compile()
     compile_s = time.perf_counter() - begin
     batches = [mesh.put(grid, run.inputs(batch)) for batch in random_batches(size, facts)]
