@@ -64,7 +64,7 @@ def _stopping_at_once(program: str):
 
 
 def _fail(message: str, status: int) -> int:
-    print(f'diffusion: {message}', file=sys.stderr)
+    sys.stderr.write(f'diffusion: {message}\n')  # in one write: a thread that speaks too cannot come between
     return status
 
 

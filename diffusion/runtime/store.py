@@ -1,9 +1,11 @@
 """A folder of steps, each of them a folder that is whole, with its manifest, or not there at all."""
 
 import contextlib
+import logging
 import os
 import shutil
 import threading
+import warnings
 from pathlib import Path
 
 import jax
@@ -95,6 +97,9 @@ class Store:
         try:
             self._manager.wait_until_finished()
         except BaseException as error:  # also what is no Exception must stop the run, not this thread alone
+            # Orbax drops what was still to write; what Python says of each would bury the error and follow it.
+            warnings.filterwarnings('ignore', message='coroutine .* was never awaited', category=RuntimeWarning)
+            logging.getLogger('asyncio').setLevel(logging.CRITICAL)
             self._failure = error
 
     def check(self) -> None:
