@@ -145,6 +145,20 @@ def test_a_net_that_cannot_take_the_images_is_refused():
         build.experiment(config, build.facts(config, build.source(config)))
 
 
+def test_an_augmentation_that_cannot_be_is_refused(faces, data_dir):
+    config = resolve(['augment.name=flip'])
+    with pytest.raises(configs.ConfigError, match='augment.name=flip: these data are points'):
+        build.experiment(config, build.facts(config, build.source(config)))
+    pixels = ['data.name=emoji', f'data.data_dir={data_dir}']
+    config = resolve([*pixels, 'augment.name=edm'])
+    with pytest.raises(configs.ConfigError, match='PointNet cannot be told .* use UNet or DiT'):
+        build.experiment(config, build.facts(config, build.source(config)))
+    with pytest.raises(configs.ConfigError, match='config.augment: p=2.0'):
+        build.override(small(), ['augment.name=edm', 'augment.p=2'])
+    config = resolve([*pixels, 'augment.name=flip', 'augment.p=0.2'])
+    build.experiment(config, build.facts(config, build.source(config)))
+
+
 @pytest.mark.parametrize('name', ['karras', 'trailing'])
 def test_an_adaptive_sampler_gets_the_ends_of_a_grid_whatever_its_steps(name):
     config = resolve(['sampler.name=dopri5', f'grid.name={name}', 'process.name=Flow'])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 from typing import Any
 
 import jax
@@ -78,7 +79,9 @@ def experiment(config: configs.Config, known: Facts) -> Experiment:
     length = known.tokenizer.length if known.tokenizer else 0
     conditions = {'classes': len(known.classes), 'length': length}
     vocabulary = known.tokenizer.size if known.tokenizer else 0
+    augmentation = _augmentation(config, known)
     shape = {'channels': known.shape[-1]} | ({'outputs': 2 * known.shape[-1]} if train.variance_steps else {})
+    shape |= {'augment': augmentation.labels} if augmentation and augmentation.labels else {}
     network = functional.functional(lambda rngs: make('net', vocabulary=vocabulary, rngs=rngs, **shape, **conditions))
     network = _with_uncertainty(network) if train.uncertainty else network
     null = condition.null(**conditions)
@@ -101,6 +104,7 @@ def experiment(config: configs.Config, known: Facts) -> Experiment:
         adapt=bool(train.adaptive),
         uncertain=train.uncertainty,
         variance_steps=train.variance_steps,
+        augmentation=augmentation,
     )
 
     def memory():
@@ -140,6 +144,26 @@ def _probe(denoiser, forward, density, null, train):
         return {'condition_gap': gap(params, loss.to_unit(some['image']), {name: some[name] for name in null}, key)}
 
     return probe
+
+
+def _augmentation(config, known):
+    """None without the section. Refuses what has no sides to turn, and nets that cannot be told."""
+    if 'augment' not in config:
+        return None
+    name = config['augment']['name']
+    if min(known.shape[:2]) < 2:
+        raise configs.ConfigError(
+            f'config.augment.name={name}: these data are points, not pictures: leave the section out'
+        )
+    augmentation = configs.construct(config, 'augment', schema.SCHEMA)
+    nets = schema.SCHEMA['net'].constructors
+    told = [net for net, made in nets.items() if 'augment' in inspect.signature(made.__init__).parameters]
+    if augmentation.labels and config['net']['name'] not in told:
+        raise configs.ConfigError(
+            f'config.augment.name={name}: {config["net"]["name"]} cannot be told how an image was augmented, so its '
+            f'samples would be: use {" or ".join(told)}, or --config.augment.name=flip'
+        )
+    return augmentation
 
 
 def check_variance(config, train):

@@ -4,6 +4,7 @@ import dataclasses
 
 from diffusion import config as configs
 from diffusion.core import (
+    augment,
     density,
     discrete,
     grids,
@@ -134,11 +135,12 @@ def _named(*modules):
     return {name: getattr(module, name) for module in modules for name in module.__all__}
 
 
-_DERIVED = frozenset({'channels', 'outputs', 'classes', 'vocabulary', 'length', 'rngs'})
+_DERIVED = frozenset({'channels', 'outputs', 'classes', 'vocabulary', 'length', 'augment', 'rngs'})
 
 SCHEMA = {
     'data': configs.Section(_named(sources)),
     'text': configs.Section(_named(tokens), frozenset({'captions'}), optional=True),
+    'augment': configs.Section(_named(augment), optional=True),
     'process': configs.Section(_named(process, discrete)),
     'precond': configs.Section(_named(precond)),
     'density': configs.Section(_named(density)),

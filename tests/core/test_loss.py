@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import integrate, optimize, stats
 
-from diffusion.core import adaptive, density, loss, precond, process, uncertainty, weighting
+from diffusion.core import adaptive, augment, density, loss, precond, process, randomness, uncertainty, weighting
 from tests import oracle
 
 
@@ -46,6 +46,50 @@ def test_noise_belongs_to_examples_of_a_step():
     np.testing.assert_array_equal(seen[0][0], seen[1][0])
     assert not np.allclose(seen[0][0], seen[2][0])
     assert len(np.unique(np.asarray(seen[0][0]))) == zeros.size
+
+
+NULL = {'label': jnp.asarray(-1)}
+
+
+@pytest.mark.parametrize('name', augment.__all__)
+def test_an_augmentation_belongs_to_examples_and_comes_before_the_noise(name):
+    """Of a batch in pieces as of the whole; what is to be restored is the image as it was augmented."""
+    kind = getattr(augment, name)(0.7)
+
+    def taken(x0, cond, places):
+        seen = []
+
+        def spy(params, x, sigma, cond, keys):
+            seen.append((x, cond))
+            return x
+
+        value = loss.denoising(
+            spy, precond.edm(), process.VE(), lambda process, u: 1e-9 + 0 * u, NULL, 0.5, augmentation=kind
+        )
+
+        @jax.jit
+        def told(*inputs):
+            value.part(None, *inputs[:2], jax.random.key(3), {}, (inputs[2], 8))
+            return seen[-1]
+
+        return told(x0, cond, places)
+
+    x0 = jax.random.normal(jax.random.key(1), (8, 4, 4, 1))
+    cond = {'label': jnp.arange(8)}
+    clean, told = taken(x0, cond, jnp.arange(8))
+    keys = randomness.examples(randomness.stream(jax.random.key(3), 'examples'), jnp.arange(8))
+    wanted, labels = jax.jit(kind.apply)(randomness.substream(keys, 'augment'), x0)
+    np.testing.assert_allclose(clean, wanted, atol=1e-6)
+    assert not np.allclose(clean, x0)
+    if kind.labels:
+        np.testing.assert_array_equal(told['augment'], labels)
+        assert np.any(np.any(told['augment'] != 0, 1) & (told['label'] == -1))
+    assert set(told) == ({'label', 'augment'} if kind.labels else {'label'})
+    rows = jnp.asarray([7, 2, 4])
+    x, part = taken(x0[rows], {'label': rows}, rows)
+    np.testing.assert_allclose(x, clean[rows], atol=1e-5)
+    for key in told:
+        np.testing.assert_allclose(part[key], told[key][rows], atol=1e-6)
 
 
 def test_conditions_are_dropped_at_their_rate_and_whole():
