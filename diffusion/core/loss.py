@@ -62,6 +62,7 @@ def denoising(
     uncertain: bool = False,
     variance_steps: int = 0,
     augmentation: augment.Augment | None = None,
+    dropouts: dict[str, float] | None = None,
 ) -> Loss:
     """E weight |D(x_0 + sigma eps; sigma) - x_0|**2: Karras et al. 2206.00364, Eq. 2.
 
@@ -73,7 +74,8 @@ def denoising(
     noise levels follow `adaptive`, which finds its memory under that name; uncertain: whether the loss is tempered by
     the `uncertainty` in params; variance_steps: T of the chain whose reverse variance is learned besides, with
     `variance.moments` as the denoiser (0: none); augmentation: of x0, before the noise, whose labels, where it has any,
-    the denoiser finds in cond as 'augment', also where the other conditions are dropped.
+    the denoiser finds in cond as 'augment', also where the other conditions are dropped; dropouts: of single
+    conditions by name, each dropped by itself besides the cond_dropout of all together.
 
     Returns the loss with x0: [B, H, W, C] float32, cond: dict of [B, ...], memory: dict. Its metric `loss` is that
     expectation whatever the options; `loss_sigma_*` are pairs [sum, weight], the loss in ranges of sigma.
@@ -89,6 +91,8 @@ def denoising(
         noise = randomness.normal(randomness.substream(keys, 'noise'), x0.shape[1:])
         if cond and cond_dropout:
             cond = drop(randomness.substream(keys, 'cond'), cond, null, cond_dropout)
+        for name, rate in (dropouts or {}).items():
+            cond = cond | drop(randomness.substream(keys, f'cond {name}'), {name: cond[name]}, null, rate)
         if augmentation:
             x0, labels = augmentation.apply(randomness.substream(keys, 'augment'), x0)
             cond = {**cond, 'augment': labels} if augmentation.labels else cond

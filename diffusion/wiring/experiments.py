@@ -85,7 +85,8 @@ def experiment(config: configs.Config, known: Facts) -> Experiment:
     network = functional.functional(lambda rngs: make('net', vocabulary=vocabulary, rngs=rngs, **shape, **conditions))
     network = _with_uncertainty(network) if train.uncertainty else network
     null = condition.null(**conditions)
-    steering.check_guidance(config, known, null, train.cond_dropout, steering.UNSTEERED)
+    steering.check_guidance(config, known, null, train, steering.UNSTEERED)
+    _check_dropouts(train, null)
     check_variance(config, train)
     forward, target = make('process'), make('precond')
     _check_grid(config, forward)
@@ -105,6 +106,7 @@ def experiment(config: configs.Config, known: Facts) -> Experiment:
         uncertain=train.uncertainty,
         variance_steps=train.variance_steps,
         augmentation=augmentation,
+        dropouts=train.dropouts(),
     )
 
     def memory():
@@ -133,7 +135,7 @@ def experiment(config: configs.Config, known: Facts) -> Experiment:
 def _probe(denoiser, forward, density, null, train):
     """What a batch shows beside its loss, from the share of its examples that costs little: the gap that the condition
     makes, where the model learns to do without it too."""
-    if not null or not train.cond_dropout:
+    if not null or train.never_without(null):
         return None
     gap = dependence.condition_gap(denoiser, forward, density, null)
     # Spread over the batch, so that every device has its part; no more than fit beside accumulated gradients.
@@ -164,6 +166,14 @@ def _augmentation(config, known):
             f'samples would be: use {" or ".join(told)}, or --config.augment.name=flip'
         )
     return augmentation
+
+
+def _check_dropouts(train, null):
+    for name, key, what in (('label', 'label_dropout', 'class labels'), ('tokens', 'text_dropout', 'text')):
+        if getattr(train, key) and name not in null:
+            raise configs.ConfigError(
+                f'config.train.{key}={getattr(train, key)} has no effect: {what} is no condition of this model'
+            )
 
 
 def check_variance(config, train):

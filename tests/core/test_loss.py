@@ -101,6 +101,49 @@ def test_conditions_are_dropped_at_their_rate_and_whole():
     np.testing.assert_array_equal(np.asarray(dropped['tokens']) == 0, np.repeat(gone[:, None], 5, 1))
 
 
+def test_each_condition_is_dropped_by_itself_and_all_together():
+    """Joint and single drops are independent of each other, of the batch's cut, and of the noise."""
+    null = {'label': jnp.asarray(-1), 'tokens': jnp.zeros(2, jnp.int32)}
+    seen = []
+
+    def spy(params, x, sigma, cond, keys):
+        seen.append((x, cond))
+        return x
+
+    def told(rates, rows):
+        value = loss.denoising(
+            spy, precond.edm(), process.VE(), density.log_normal(), null, rates.pop('joint', 0.0), dropouts=rates
+        )
+
+        @jax.jit
+        def part(rows):
+            cond = {'label': rows, 'tokens': jnp.ones((len(rows), 2), jnp.int32)}
+            value.part(None, jnp.zeros((len(rows), 1, 1, 1)), cond, jax.random.key(0), {}, (rows, 20_000))
+            return seen[-1]
+
+        x, cond = part(rows)
+        words = np.asarray(cond['tokens'])
+        np.testing.assert_array_equal(words[:, 0], words[:, 1])
+        return np.asarray(x).ravel(), np.asarray(cond['label']) == -1, words[:, 0] == 0
+
+    def share(found, expected):
+        return stats.binomtest(int(found.sum()), len(found), expected).pvalue > 1e-3
+
+    rows = jnp.arange(1, 20_001)
+    _, label, text = told({'label': 0.3, 'tokens': 0.2}, rows)
+    assert share(label, 0.3) and share(text, 0.2) and share(label & text, 0.06)
+    _, label, text = told({'label': 0.3}, rows)
+    assert share(label, 0.3) and not text.any()
+    noise, label, text = told({'joint': 0.1, 'label': 0.3, 'tokens': 0.2}, rows)
+    assert share(label, 1 - 0.9 * 0.7) and share(text, 1 - 0.9 * 0.8) and share(label & text, 0.1 + 0.9 * 0.06)
+    for gone in (label, text):
+        assert stats.ks_2samp(noise[gone] / noise.std(), noise[~gone] / noise.std()).pvalue > 1e-3
+    some = slice(100, 20_000, 7)
+    for part, whole in zip(told({'joint': 0.1, 'label': 0.3, 'tokens': 0.2}, rows[some]), (noise, label, text)):
+        np.testing.assert_allclose(part, whole[some], rtol=1e-6)
+    np.testing.assert_array_equal(told({'joint': 0.1}, rows)[1], told({'joint': 0.1}, rows)[2])
+
+
 def test_pixels_survive_the_round_trip():
     image = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     np.testing.assert_array_equal(loss.to_uint8(loss.to_unit(jnp.asarray(image))), image)
