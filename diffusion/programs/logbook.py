@@ -24,7 +24,7 @@ class Logbook:
         self._layers = guard.layer_names(jax.eval_shape(setup.run.network.init, jax.random.key(0)))
         self._incidents = incidents.there(setup.folder)
         saved.spared.update(self._incidents.values())
-        self._metrics, self._warned = None, False
+        self._metrics, self._warned = None, set()
         self.go_on(step, standing_of(saved, step))
 
     def go_on(self, step: int, standing: guard.Standing) -> None:
@@ -64,12 +64,12 @@ class Logbook:
         latest = self.meter.summary()
         self._metrics.write(step, latest)
         self._line.items = _shown(latest)
-        if latest.get('changed', 1.0) < STILL and not self._warned:
-            self._line.say(
-                f'warning: step {step} changed {latest["changed"]:.2%} of the numbers in the weights; their precision '
-                'or the learning rate is too low for the rest'
+        if latest.get('changed', 1.0) < STILL:
+            self.warn(
+                'changed',
+                f'step {step} changed {latest["changed"]:.2%} of the numbers in the weights; their precision or the '
+                'learning rate is too low for the rest',
             )
-            self._warned = True
         self._written = step
 
     def end(self, step: int) -> None:
@@ -77,6 +77,12 @@ class Logbook:
         self.settle()
         if self._written < step:
             self._summarise(step)
+
+    def warn(self, about: str, message: str) -> None:
+        """Says so, the first time about each thing."""
+        if about not in self._warned:
+            self._warned.add(about)
+            self._line.say(f'warning: {message}')
 
     def write(self, step: int, values: dict) -> None:
         self._metrics.write(step, values)
