@@ -9,7 +9,7 @@ import grain
 import numpy as np
 from grain import experimental
 
-from diffusion.data import sources
+from diffusion.data import buckets, sources
 
 # Up to here an epoch's order is kept as a table of at most 16 MiB; beyond, single places of it are
 # computed by grain's cipher, which needs no table but takes 0.1 ms a place where examples are few.
@@ -18,34 +18,55 @@ TABLE = 2**22
 ROUNDS = 4
 
 
-def example_ids(positions: np.ndarray, examples: int, seed: int) -> np.ndarray:
+def example_ids(positions: np.ndarray, examples: int, seed: int, order: Callable | None = None) -> np.ndarray:
     """Which example stands at each position of the stream: int64 [B] -> int64 [B] in [0, examples).
 
     Position p is number k of epoch e, (e, k) = divmod(p, examples). Every epoch is a permutation of
-    its own, keyed by (seed, e).
+    its own, keyed by (seed, e). order: (examples, seed, e) -> that permutation, None for one that remembers a few.
     """
+    order = order or _order
     epochs, ranks = np.divmod(positions, examples)
     ids = np.empty(len(positions), np.int64)
     for epoch in np.unique(epochs).tolist():
         here = epochs == epoch
         if examples <= TABLE:
-            ids[here] = _order(examples, seed, epoch)[ranks[here]]
+            ids[here] = order(examples, seed, epoch)[ranks[here]]
         else:
             ids[here] = _places(ranks[here], examples, seed, epoch)
     return ids
 
 
-@functools.lru_cache(maxsize=4)
-def _order(examples, seed, epoch):
+def _shuffled(examples, seed, epoch):
     # Sorting raw bits, whose stream numpy promises never to change, as it does not for permutation().
     bits = np.random.PCG64(np.random.SeedSequence((seed, epoch))).random_raw(examples)
     return np.argsort(bits, kind='stable').astype(np.int32)
+
+
+_order = functools.lru_cache(maxsize=4)(_shuffled)
+# Of every bucket the epoch it is in, and one more where a batch goes on into the next.
+_bucket_order = functools.lru_cache(maxsize=2 * buckets.MOST)(_shuffled)
 
 
 def _places(ranks, examples, seed, epoch):
     key = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
     place = functools.partial(experimental.index_shuffle, max_index=examples - 1, seed=key, rounds=ROUNDS)
     return [place(index=rank) for rank in ranks.tolist()]
+
+
+def batch_ids(
+    source: sources.Source, first: int, rows: np.ndarray, batch: int, seed: int
+) -> tuple[np.ndarray, int | None]:
+    """The examples at rows of the global batch that begins at position `first` of the stream, int64 [b], and which
+    bucket they are of, None where there are none.
+
+    With buckets positions count whole batches: `first` between two stands for the one it lies in.
+    """
+    if source.buckets is None:
+        return example_ids(first + rows, len(source), seed), None
+    members = source.buckets.members
+    bucket, number = buckets.Schedule(tuple(map(len, members)), batch, seed).place(first // batch)
+    ids = members[bucket]
+    return ids[example_ids(number * batch + rows, len(ids), seed, _bucket_order)], bucket
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,9 +85,9 @@ class Batches:
         return (sys.maxsize - self.offset) // self.batch - self.start
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-        positions = (self.start + int(i)) * self.batch + self.offset + self.rows
-        ids = example_ids(positions, len(self.source), self.seed)
-        batch = self.source.gather(ids)
+        first = (self.start + int(i)) * self.batch + self.offset
+        ids, bucket = batch_ids(self.source, first, self.rows, self.batch, self.seed)
+        batch = self.source.gather(ids, bucket)
         captions = batch.pop('caption', None)
         if self.encode is not None:
             batch['tokens'] = self.encode(captions)
@@ -92,7 +113,8 @@ def batches(
     needs (`runtime.mesh.rows`), None for all; threads, ahead: how many threads read how many batches ahead. A batch is
     {'image': [b, H, W, C], 'index': int64 [b] (example ids), 'label': int32 [b] if there are classes, 'tokens': int32
     [b, L] with `encode`}. Over all rows every example appears once an epoch, in an order that depends on neither the
-    processes nor, but for where it is cut, on `batch`.
+    processes nor, but for where it is cut, on `batch`; with buckets it is `buckets.Schedule` that says when, and the
+    images of a batch have the size of theirs.
 
     The iterator's `close()` ends its threads. Raises ValueError for what cannot be.
     """

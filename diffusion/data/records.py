@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from diffusion.data import buckets as bucketing
+
 # A set below both limits is decoded once and kept; 1 GiB leaves room on a
 # laptop, 200 000 images decode in seconds.
 MEMORY_BYTES = 2**30
@@ -35,12 +37,14 @@ class Fields:
 @dataclasses.dataclass(frozen=True)
 class Records:
     """Examples by index. gather: int64 [B] -> {'image': [B, H, W, C], 'label': int32 [B],
-    'caption': list}; captions: all of them, in index order."""
+    'caption': list}; captions: all of them, in index order; buckets: None where images have one size,
+    else gather takes the size (H, W) too."""
 
     length: int
     fingerprint: str
-    gather: Callable[[np.ndarray], dict]
+    gather: Callable[..., dict]
     captions: Callable[[], list[str]]
+    buckets: bucketing.Buckets | None = None
 
 
 def digest(*facts: Any) -> str:
@@ -144,9 +148,9 @@ def prepare(dataset: str, data_dir: str) -> None:
             ) from error
 
 
-def open_split(dataset: str, split: str, data_dir: str, chosen: Fields) -> Records:
-    """The examples of a prepared split, kept in memory if they fit. Raises FileNotFoundError,
-    ValueError."""
+def open_split(dataset: str, split: str, data_dir: str, chosen: Fields, count: int = 0, multiple: int = 0) -> Records:
+    """The examples of a prepared split, kept in memory if they fit. count, multiple: of buckets, 0
+    for none. Raises FileNotFoundError, ValueError."""
     import tensorflow_datasets as tfds
 
     made = builder(dataset, data_dir)
@@ -173,12 +177,16 @@ def open_split(dataset: str, split: str, data_dir: str, chosen: Fields) -> Recor
     length = len(source)
     if not length:
         raise ValueError(f'TFDS set {dataset!r}: split {split!r} is empty')
+    if count:
+        sizes = _sizes(source, chosen)
+        found = bucketing.choose(sizes, count, chosen.shape[0], multiple)
+        return _by_record(source, chosen, digest(fingerprint, found.sizes), found)
     small = length <= MEMORY_IMAGES and length * int(np.prod(chosen.shape)) <= MEMORY_BYTES
     return (_in_memory if small else _by_record)(source, chosen, fingerprint)
 
 
 def decode(encoded: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-    """An encoded image as uint8 `shape`: the central square, resized by Pillow's antialiased
+    """An encoded image as uint8 `shape`: the largest central part of its ratio, resized by Pillow's antialiased
     bicubic filter.
 
     Neither happens to an image that has this size. One channel means grey, three RGB, four RGBA.
@@ -186,11 +194,9 @@ def decode(encoded: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     height, width, channels = shape
     image = PIL.Image.open(io.BytesIO(encoded)).convert({1: 'L', 3: 'RGB', 4: 'RGBA'}[channels])
     if image.size != (width, height):
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        # resize(box=...) would let pixels outside the square into those at its edge.
-        square = image.crop((left, top, left + side, top + side))
-        image = square.resize((width, height), PIL.Image.Resampling.BICUBIC)
+        # resize(box=...) would let pixels outside the part into those at its edge.
+        part = image.crop(bucketing.box((image.height, image.width), (height, width)))
+        image = part.resize((width, height), PIL.Image.Resampling.BICUBIC)
     return np.asarray(image).reshape(shape)
 
 
@@ -220,11 +226,23 @@ def _in_memory(source, chosen: Fields, fingerprint: str) -> Records:
     return Records(len(source), fingerprint, gather, lambda: list(captions))
 
 
-def _by_record(source, chosen: Fields, fingerprint: str) -> Records:
-    def gather(indices):
+def _sizes(source, chosen: Fields) -> np.ndarray:
+    """(height, width) of every image, from its first bytes: int64 [N, 2]."""
+
+    def look(start):
+        examples = source.__getitems__(list(range(start, min(start + 256, len(source)))))
+        return [PIL.Image.open(io.BytesIO(example[chosen.image])).size[::-1] for example in examples]
+
+    with concurrent.futures.ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return np.concatenate([np.array(part) for part in pool.map(look, range(0, len(source), 256))])
+
+
+def _by_record(source, chosen: Fields, fingerprint: str, found: bucketing.Buckets | None = None) -> Records:
+    def gather(indices, size=chosen.shape[:2]):
+        shape = (*size, chosen.shape[2])
         examples = source.__getitems__([int(i) for i in indices])
-        images = [decode(example[chosen.image], chosen.shape) for example in examples]
-        batch = {'image': np.stack(images) if images else np.empty((0, *chosen.shape), np.uint8)}
+        images = [decode(example[chosen.image], shape) for example in examples]
+        batch = {'image': np.stack(images) if images else np.empty((0, *shape), np.uint8)}
         if chosen.label:
             batch['label'] = np.array([example[chosen.label] for example in examples], np.int32)
         if chosen.caption:
@@ -234,7 +252,7 @@ def _by_record(source, chosen: Fields, fingerprint: str) -> Records:
     def captions():
         return [_text(source[i], chosen) for i in range(len(source))]
 
-    return Records(len(source), fingerprint, gather, captions)
+    return Records(len(source), fingerprint, gather, captions, found)
 
 
 def _text(example, chosen):

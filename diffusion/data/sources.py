@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from diffusion.data import buckets as bucketing
 from diffusion.data import records
 
 __all__ = ['emoji', 'mixture', 'tfds']
@@ -44,12 +45,22 @@ class Source:
             raise ValueError('this data set has no captions')
         return self.open().captions()
 
-    def gather(self, indices: np.ndarray) -> dict:
+    @property
+    def buckets(self) -> bucketing.Buckets | None:
+        """Which of several sizes each example has in training, None where all have `shape`."""
+        return self.open().buckets
+
+    def gather(self, indices: np.ndarray, bucket: int | None = None) -> dict:
         """indices: int64 [B] in [0, len) -> 'image': uint8 [B, H, W, C] (float32 for points), with
         'label': int32 [B] (-1 where the set does not tell) if there are classes and 'caption': list
         of B strings if there are captions. Threads may call it at once.
+
+        bucket: of whose size the images are to be; None for the commonest, whichever they are in.
         """
-        return self.open().gather(np.asarray(indices, np.int64))
+        found, indices = self.open(), np.asarray(indices, np.int64)
+        if found.buckets is None:
+            return found.gather(indices)
+        return found.gather(indices, found.buckets.commonest if bucket is None else found.buckets.sizes[bucket])
 
 
 def emoji(subset: str = 'faces', image_size: int = 16, data_dir: str = '') -> Source:
@@ -72,19 +83,31 @@ def emoji(subset: str = 'faces', image_size: int = 16, data_dir: str = '') -> So
     return dataclasses.replace(source, open=_once(functools.partial(opened, source)))
 
 
-def tfds(dataset: str, split: str = 'train', image_size: int = 0, data_dir: str = '') -> Source:
+def tfds(
+    dataset: str,
+    split: str = 'train',
+    image_size: int = 0,
+    data_dir: str = '',
+    buckets: int = 0,
+    multiple: int = 16,
+) -> Source:
     """Any TFDS set with an image feature, prepared as array_record, read without TensorFlow.
 
     dataset: 'name', 'name/config' or 'name:version'; split: as in TFDS, e.g. 'train[:90%]';
     image_size: 0 for the set's own size, else the central square is resized by Pillow's antialiased
     bicubic filter; data_dir: '' for TFDS's own. Sets of at most 200 000 images and 1 GiB decoded
-    are kept in memory, larger ones decoded as they are read. Raises ValueError for a set that is
-    unknown or has no image.
+    are kept in memory, larger ones decoded as they are read. buckets: at most so many shapes of about
+    image_size**2 pixels, of sides that are multiples of `multiple`, to which images of other ratios
+    are cut rather than to squares (`buckets.choose`); 0 for none; they are chosen by the sizes of all
+    images, and decoded as they are read. Raises ValueError for a set that is unknown or has no image.
     """
     if image_size < 0:
         raise ValueError(f'tfds: image_size={image_size}: it is 0 (the set’s own) or a number of pixels')
+    if buckets:
+        bucketing.check(buckets, image_size, multiple)
     chosen = records.fields(records.builder(dataset, data_dir).info, image_size)
-    opened = functools.partial(records.open_split, dataset, split, data_dir, chosen)
+    shapes = (buckets, multiple) if buckets else ()
+    opened = functools.partial(records.open_split, dataset, split, data_dir, chosen, *shapes)
     return Source(chosen.shape, chosen.classes, bool(chosen.caption), _once(opened))
 
 

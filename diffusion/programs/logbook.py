@@ -113,9 +113,8 @@ class Logbook:
 
     def _evidence(self, step, row, norms, base):
         run, first = self._setup.run, (step - 1) * self._options.batch + self.standing.offset
-        ids = pipeline.example_ids(
-            np.arange(first, first + self._options.batch), run.facts.examples, self._options.seed
-        )
+        batch, seed = self._options.batch, self._options.seed
+        ids, _ = pipeline.batch_ids(self._setup.data, first, np.arange(batch), batch, seed)
         return {
             'step': step,
             'checkpoint': base,

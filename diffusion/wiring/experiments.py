@@ -44,10 +44,10 @@ class Experiment:
         """What the training step takes of a batch of the data: the images and the conditions in use."""
         return {name: batch[name] for name in ('image', *self.null)}
 
-    def batch_shapes(self) -> dict:
-        """Shapes and types of `inputs` for a global batch."""
+    def batch_shapes(self, shape=None) -> dict:
+        """Shapes and types of `inputs` for a global batch; shape: of the images, one of `Facts.shapes`."""
         batch = self.train.batch
-        image = jax.ShapeDtypeStruct((batch, *self.facts.shape), self.facts.dtype)
+        image = jax.ShapeDtypeStruct((batch, *(shape or self.facts.shape)), self.facts.dtype)
         cond = {k: jax.ShapeDtypeStruct((batch, *v.shape), v.dtype) for k, v in self.null.items()}
         return {'image': image, **cond}
 
@@ -113,7 +113,8 @@ def experiment(config: configs.Config, known: Facts) -> Experiment:
         return {'adaptive': adaptive.initial(train.adaptive)} if train.adaptive else {}
 
     built = make('optimizer')(train.batch)
-    _check_shape(network, known.shape, null)
+    for one in known.shapes:
+        _check_shape(network, one, null)
     return Experiment(
         config,
         known,
