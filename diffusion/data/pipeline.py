@@ -2,11 +2,16 @@
 
 import dataclasses
 import functools
+import multiprocessing
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 
 import grain
 import numpy as np
+from absl import flags
 from grain import experimental
 
 from diffusion.data import sources
@@ -84,20 +89,24 @@ def batches(
     offset: int = 0,
     threads: int = 2,
     ahead: int = 4,
+    workers: int = 0,
 ) -> grain.DatasetIterator:
     """Some rows of each global batch, from step `start` on, without end.
 
     offset: examples that are passed over besides, so that step s begins at example s x batch + offset;
     batch: global batch size; encode: captions -> int32 [B, L]; rows: int [b] in [0, batch), those that this process
-    needs (`runtime.mesh.rows`), None for all; threads, ahead: how many threads read how many batches ahead. A batch is
-    {'image': [b, H, W, C], 'index': int64 [b] (example ids), 'label': int32 [b] if there are classes, 'tokens': int32
-    [b, L] with `encode`}. Over all rows every example appears once an epoch, in an order that depends on neither the
-    processes nor, but for where it is cut, on `batch`.
+    needs (`runtime.mesh.rows`), None for all; threads, ahead: how many threads read how many batches ahead;
+    workers: how many processes do so instead, each with one thread and the set opened anew, 0 for none; none of the
+    three changes a batch. A batch is {'image': [b, H, W, C], 'index': int64 [b] (example ids), 'label': int32 [b] if
+    there are classes, 'tokens': int32 [b, L] with `encode`}. Over all rows every example appears once an epoch, in an
+    order that depends on neither the processes nor, but for where it is cut, on `batch`.
 
-    The iterator's `close()` ends its threads. Raises ValueError for what cannot be.
+    The iterator's `close()` ends its threads and processes. Raises ValueError for what cannot be.
     """
     if batch < 1 or min(start, offset, seed) < 0:
         raise ValueError(f'batch={batch} is at least 1, start={start}, offset={offset} and seed={seed} at least 0')
+    if min(threads, ahead) < 1 or workers < 0:
+        raise ValueError(f'threads={threads} and ahead={ahead} are at least 1, workers={workers} at least 0')
     rows = np.arange(batch) if rows is None else np.asarray(rows, np.int64)
     if not len(rows) or rows.min() < 0 or rows.max() >= batch:
         raise ValueError(f'rows={rows}: places in a batch of {batch}')
@@ -106,5 +115,32 @@ def batches(
     # Opened here, so that missing data is an error of this call, not of a thread later on.
     len(source)
     items = Batches(source, batch, seed, encode, rows, start, offset)
+    if workers:
+        return _by_processes(grain.MapDataset.source(items), workers, ahead)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(ahead, threads))
     return iter(grain.MapDataset.source(items).to_iter_dataset(options))
+
+
+def _by_processes(items: grain.MapDataset, workers: int, ahead: int) -> grain.DatasetIterator:
+    """Worker k of n makes items k, k + n, k + 2 n, ...; they are taken in their order."""
+    # grain asks absl for its flags, and absl answers nobody before it has seen the command line, which is not its own.
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    stream = items.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+    each = max(-(-ahead // workers), 1)
+    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=each)
+    return iter(stream.mp_prefetch(options, worker_init_fn=_serve).map(_own))
+
+
+def _own(batch: dict) -> dict:
+    """The batch outside the shared memory in which it came, which grain counts as leaked for as long as it is held."""
+    return {name: np.array(value) for name, value in batch.items()}
+
+
+def _serve(worker: int, workers: int) -> None:
+    """What a worker process does first. It ends when it is told to or when its parent is gone, however that went: a
+    signal to the whole group, as a terminal's Ctrl-C, is the parent's to answer, who wants a last batch or two."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

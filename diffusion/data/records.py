@@ -35,12 +35,14 @@ class Fields:
 @dataclasses.dataclass(frozen=True)
 class Records:
     """Examples by index. gather: int64 [B] -> {'image': [B, H, W, C], 'label': int32 [B],
-    'caption': list}; captions: all of them, in index order."""
+    'caption': list}; captions: all of them, in index order; in_memory: whether nothing is left to be read and
+    decoded."""
 
     length: int
     fingerprint: str
     gather: Callable[[np.ndarray], dict]
     captions: Callable[[], list[str]]
+    in_memory: bool = False
 
 
 def digest(*facts: Any) -> str:
@@ -217,7 +219,7 @@ def _in_memory(source, chosen: Fields, fingerprint: str) -> Records:
             batch['caption'] = [captions[i] for i in indices]
         return batch
 
-    return Records(len(source), fingerprint, gather, lambda: list(captions))
+    return Records(len(source), fingerprint, gather, lambda: list(captions), in_memory=True)
 
 
 def _by_record(source, chosen: Fields, fingerprint: str) -> Records:

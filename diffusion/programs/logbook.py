@@ -11,6 +11,7 @@ from diffusion.programs import workdir
 from diffusion.runtime import checkpoint, distributed, guard, incidents, meter, status, writer
 
 STILL = 0.01  # share of the weights that a step must change for it to be training
+HUNGRY = 0.1  # share of the time that steps may wait for data before it is said
 
 
 class Logbook:
@@ -25,6 +26,7 @@ class Logbook:
         self._incidents = incidents.there(setup.folder)
         saved.spared.update(self._incidents.values())
         self._metrics, self._warned = None, False
+        self._hungry, self._fed = 0, True
         self.go_on(step, standing_of(saved, step))
 
     def go_on(self, step: int, standing: guard.Standing) -> None:
@@ -70,7 +72,18 @@ class Logbook:
                 'or the learning rate is too low for the rest'
             )
             self._warned = True
+        self._warn_of_waiting(step, latest['data_wait'])
         self._written = step
+
+    def _warn_of_waiting(self, step, share):
+        # Two windows one after the other: the first batches of a run are always waited for.
+        self._hungry = self._hungry + 1 if share > HUNGRY else 0
+        if self._hungry == 2 and self._fed:
+            self._line.say(
+                f'warning: {share:.0%} of the time up to step {step} was spent waiting for data; what they give and '
+                f'what the steps need: diffusion data bench --workdir={self._setup.folder}'
+            )
+            self._fed = False
 
     def end(self, step: int) -> None:
         """Writes what has come since the last line, where the run stops."""

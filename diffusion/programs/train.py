@@ -130,7 +130,8 @@ def train(setup: Setup, saved: checkpoint.Checkpoints, stop: preemption.Stop, do
         if done:
             stop.nothing_to_save(f'nothing to save beyond step {done}, which is: the same command goes on from there')
         book = stack.enter_context(contextlib.closing(logbook.Logbook(setup, saved, line, done)))
-        stream = stack.enter_context(contextlib.closing(feed.Feed(setup, done, book.standing.offset)))
+        stream = feed.Feed(setup, done, book.standing.offset, lambda: book.meter.pace)
+        stack.enter_context(contextlib.closing(stream))
         snaps = stack.enter_context(contextlib.closing(snapshots.Snapshots(folder, run.ema, done)))
         sheets = sheeting.Sheets(setup, book, line)
         # A run that was stopped while it drew its last sheet has no step left to take, but the sheet to draw.
