@@ -13,7 +13,7 @@ MOST = 16
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Buckets:
-    """sizes: (height, width) of each; of: int [N], which one each example is in."""
+    """sizes: (height, width) of each; of: uint8 [N], which one each example is in."""
 
     sizes: tuple[tuple[int, int], ...]
     of: np.ndarray
@@ -84,7 +84,7 @@ def choose(pictures: np.ndarray, count: int, side: int, multiple: int) -> Bucket
     sizes = [known[i] for i in _best(lost * weights[:, None], between, min(count, len(known)))]
     of = np.argmin(cut(kinds, sizes), 1)[kind.reshape(-1)]
     used = np.unique(of)
-    return Buckets(tuple(sizes[i] for i in used), np.searchsorted(used, of))
+    return Buckets(tuple(sizes[i] for i in used), np.searchsorted(used, of).astype(np.uint8))
 
 
 def _best(lost, between, count):

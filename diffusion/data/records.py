@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import difflib
+import functools
 import hashlib
 import io
 import json
@@ -37,14 +38,16 @@ class Fields:
 @dataclasses.dataclass(frozen=True)
 class Records:
     """Examples by index. gather: int64 [B] -> {'image': [B, H, W, C], 'label': int32 [B],
-    'caption': list}; captions: all of them, in index order; buckets: None where images have one size,
-    else gather takes the size (H, W) too."""
+    'caption': list}; captions: all of them, in index order; in_memory: whether nothing is left to be read and
+    decoded; buckets: None where images have one size, else what looks for them, and gather takes the
+    size (H, W) too."""
 
     length: int
     fingerprint: str
     gather: Callable[..., dict]
     captions: Callable[[], list[str]]
-    buckets: bucketing.Buckets | None = None
+    in_memory: bool = False
+    buckets: Callable[[], bucketing.Buckets] | None = None
 
 
 def digest(*facts: Any) -> str:
@@ -178,9 +181,8 @@ def open_split(dataset: str, split: str, data_dir: str, chosen: Fields, count: i
     if not length:
         raise ValueError(f'TFDS set {dataset!r}: split {split!r} is empty')
     if count:
-        sizes = _sizes(source, chosen)
-        found = bucketing.choose(sizes, count, chosen.shape[0], multiple)
-        return _by_record(source, chosen, digest(fingerprint, found.sizes), found)
+        found = functools.cache(lambda: bucketing.choose(_sizes(source, chosen), count, chosen.shape[0], multiple))
+        return _by_record(source, chosen, digest(fingerprint, count, multiple), found)
     small = length <= MEMORY_IMAGES and length * int(np.prod(chosen.shape)) <= MEMORY_BYTES
     return (_in_memory if small else _by_record)(source, chosen, fingerprint)
 
@@ -223,7 +225,7 @@ def _in_memory(source, chosen: Fields, fingerprint: str) -> Records:
             batch['caption'] = [captions[i] for i in indices]
         return batch
 
-    return Records(len(source), fingerprint, gather, lambda: list(captions))
+    return Records(len(source), fingerprint, gather, lambda: list(captions), in_memory=True)
 
 
 def _sizes(source, chosen: Fields) -> np.ndarray:
@@ -237,7 +239,7 @@ def _sizes(source, chosen: Fields) -> np.ndarray:
         return np.concatenate([np.array(part) for part in pool.map(look, range(0, len(source), 256))])
 
 
-def _by_record(source, chosen: Fields, fingerprint: str, found: bucketing.Buckets | None = None) -> Records:
+def _by_record(source, chosen: Fields, fingerprint: str, found: Callable | None = None) -> Records:
     def gather(indices, size=chosen.shape[:2]):
         shape = (*size, chosen.shape[2])
         examples = source.__getitems__([int(i) for i in indices])
@@ -252,7 +254,7 @@ def _by_record(source, chosen: Fields, fingerprint: str, found: bucketing.Bucket
     def captions():
         return [_text(source[i], chosen) for i in range(len(source))]
 
-    return Records(len(source), fingerprint, gather, captions, found)
+    return Records(len(source), fingerprint, gather, captions, buckets=found)
 
 
 def _text(example, chosen):

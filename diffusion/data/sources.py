@@ -48,19 +48,21 @@ class Source:
     @property
     def buckets(self) -> bucketing.Buckets | None:
         """Which of several sizes each example has in training, None where all have `shape`."""
-        return self.open().buckets
+        found = self.open().buckets
+        return found and found()
 
-    def gather(self, indices: np.ndarray, bucket: int | None = None) -> dict:
+    def gather(self, indices: np.ndarray, size: tuple[int, int] | None = None) -> dict:
         """indices: int64 [B] in [0, len) -> 'image': uint8 [B, H, W, C] (float32 for points), with
         'label': int32 [B] (-1 where the set does not tell) if there are classes and 'caption': list
         of B strings if there are captions. Threads may call it at once.
 
-        bucket: of whose size the images are to be; None for the commonest, whichever they are in.
+        size: (height, width) of the images, one of those of the buckets where there are any; None for
+        that of the commonest, whichever they are in.
         """
         found, indices = self.open(), np.asarray(indices, np.int64)
         if found.buckets is None:
             return found.gather(indices)
-        return found.gather(indices, found.buckets.commonest if bucket is None else found.buckets.sizes[bucket])
+        return found.gather(indices, size or found.buckets().commonest)
 
 
 def emoji(subset: str = 'faces', image_size: int = 16, data_dir: str = '') -> Source:
@@ -133,21 +135,26 @@ def mixture(modes: int = 8, radius: float = 1.0, scale: float = 0.05, examples: 
             fingerprint=records.digest('mixture', modes, radius, scale, examples, seed),
             gather=lambda indices: {'image': points[indices], 'label': labels[indices]},
             captions=list,
+            in_memory=True,
         )
 
     return Source((1, 1, 2), tuple(f'mode {m}' for m in range(modes)), False, _once(opened), 'float32')
 
 
-def _once(make):
-    """`make`, called on the first call alone, also when threads race for it; a failure is tried
-    again."""
-    lock = threading.Lock()
-    made = []
+class _once:
+    """`make`, called on the first call alone, also when threads race for it; a failure is tried again.
 
-    def get():
-        with lock:
-            if not made:
-                made.append(make())
-        return made[0]
+    What it made does not travel to another process, which makes it anew.
+    """
 
-    return get
+    def __init__(self, make: Callable[[], records.Records]):
+        self._make, self._made, self._lock = make, [], threading.Lock()
+
+    def __call__(self) -> records.Records:
+        with self._lock:
+            if not self._made:
+                self._made.append(self._make())
+        return self._made[0]
+
+    def __reduce__(self):
+        return _once, (self._make,)

@@ -1,35 +1,72 @@
 """The batches of a run: from a step on, and from another one when it goes back."""
 
-from diffusion.data import pipeline
+import os
+from collections.abc import Callable
+
+from diffusion.data import ahead, pipeline
 from diffusion.runtime import mesh
+
+# More processes than this share little on one host: the parent takes each batch through one pipe.
+WORKERS = 16
 
 
 class Feed:
-    """What this process needs of each global batch."""
+    """What this process needs of each global batch, read ahead by so much as the pace of the steps asks for."""
 
-    def __init__(self, setup, step: int, offset: int):
-        """setup: `train.Setup`; step: whose batches came before; offset: examples passed over."""
-        self._setup = setup
+    def __init__(self, setup, step: int, offset: int, pace: Callable[[], float | None] = lambda: None):
+        """setup: `train.Setup`; step: whose batches came before; offset: examples passed over; pace: seconds a step
+        takes beside the waiting for data, None where that is not known yet."""
+        self._setup, self._pace = setup, pace
         self._open(step, offset)
 
     def _open(self, step, offset):
-        facts, options = self._setup.run.facts, self._setup.run.train
-        self._batches = pipeline.batches(
-            self._setup.data,
-            batch=options.batch,
-            seed=options.seed,
-            encode=facts.tokenizer.encode if facts.tokenizer else None,
-            rows=mesh.rows(self._setup.mesh, options.batch),
-            start=step,
-            offset=offset,
-        )
+        run = self._setup.run
+        rows = mesh.rows(self._setup.mesh, run.train.batch)
+        stream = opened(run, self._setup.data, rows, step, offset)
+        self._ahead = ahead.Ahead(stream, limit(run, len(rows), self._pace), stream.close)
 
     def go_to(self, step: int, offset: int) -> None:
         self.close()
         self._open(step, offset)
 
     def next(self) -> dict:
-        return next(self._batches)
+        return self._ahead.next()
 
     def close(self) -> None:
-        self._batches.close()
+        self._ahead.close()
+
+
+def opened(run, data, rows, step: int = 0, offset: int = 0):
+    """The stream of a run's batches. run: `build.Experiment`; rows: those of each global batch that are needed here."""
+    facts, options = run.facts, run.train
+    return pipeline.batches(
+        data,
+        batch=options.batch,
+        seed=options.seed,
+        encode=facts.tokenizer.encode if facts.tokenizer else None,
+        rows=rows,
+        start=step,
+        offset=offset,
+        workers=workers(run.config['runtime']['workers'], data),
+    )
+
+
+def limit(run, rows: int, pace: Callable[[], float | None]) -> Callable[[], int]:
+    """() -> how many batches may lie ready; rows: of each batch."""
+    fixed = run.config['runtime']['ahead']
+    height, width, channels = run.facts.shape
+    size = rows * height * width * channels * (1 if run.facts.dtype == 'uint8' else 4)
+    return lambda: fixed or ahead.depth(pace(), size)
+
+
+def workers(asked: int, data) -> int:
+    """How many processes read: those asked for, and where that is left to the data (-1) none for a set that is kept
+    in memory or for one core, else as many as there are cores to spare beside the training's own."""
+    if asked >= 0:
+        return asked
+    return 0 if data.open().in_memory else min(_cores() - 1, WORKERS)
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

@@ -11,6 +11,7 @@ from diffusion.programs import workdir
 from diffusion.runtime import checkpoint, distributed, guard, incidents, meter, status, writer
 
 STILL = 0.01  # share of the weights that a step must change for it to be training
+HUNGRY = 0.1  # share of the time that steps may wait for data before it is said
 
 
 class Logbook:
@@ -25,6 +26,7 @@ class Logbook:
         self._incidents = incidents.there(setup.folder)
         saved.spared.update(self._incidents.values())
         self._metrics, self._warned = None, set()
+        self._hungry = 0
         self.go_on(step, standing_of(saved, step))
 
     def go_on(self, step: int, standing: guard.Standing) -> None:
@@ -70,7 +72,18 @@ class Logbook:
                 f'step {step} changed {latest["changed"]:.2%} of the numbers in the weights; their precision or the '
                 'learning rate is too low for the rest',
             )
+        self._warn_of_waiting(step, latest['data_wait'])
         self._written = step
+
+    def _warn_of_waiting(self, step, share):
+        # Two windows one after the other: the first batches of a run are always waited for.
+        self._hungry = self._hungry + 1 if share > HUNGRY else 0
+        if self._hungry == 2:
+            self.warn(
+                'data_wait',
+                f'{share:.0%} of the time up to step {step} was spent waiting for data; what they give and what the '
+                f'steps need: diffusion data bench --workdir={self._setup.folder}',
+            )
 
     def end(self, step: int) -> None:
         """Writes what has come since the last line, where the run stops."""
@@ -114,7 +127,8 @@ class Logbook:
     def _evidence(self, step, row, norms, base):
         run, first = self._setup.run, (step - 1) * self._options.batch + self.standing.offset
         batch, seed = self._options.batch, self._options.seed
-        ids, _ = pipeline.batch_ids(self._setup.data, first, np.arange(batch), batch, seed)
+        found = self._setup.data.buckets
+        ids, _ = pipeline.batch_ids(found, run.facts.examples, first, np.arange(batch), batch, seed)
         return {
             'step': step,
             'checkpoint': base,

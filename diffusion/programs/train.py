@@ -149,7 +149,8 @@ def _parts(setup, saved, stop, dog, done, stack) -> steps.Parts:
     if done:
         stop.nothing_to_save(f'nothing to save beyond step {done}, which is: the same command goes on from there')
     book = stack.enter_context(contextlib.closing(logbook.Logbook(setup, saved, line, done)))
-    stream = stack.enter_context(contextlib.closing(feed.Feed(setup, done, book.standing.offset)))
+    stream = feed.Feed(setup, done, book.standing.offset, lambda: book.meter.pace)
+    stack.enter_context(contextlib.closing(stream))
     snaps = stack.enter_context(contextlib.closing(snapshots.Snapshots(setup.folder, setup.run.ema, done)))
     return steps.Parts(setup, saved, stop, dog, line, book, stream, snaps, sheeting.Sheets(setup, book, line))
 

@@ -122,7 +122,9 @@ class Runtime:
     """platform: 'auto', 'cpu', 'gpu' or 'tpu'; devices: 0 for all, on a CPU one a core; fsdp: over how many devices
     parameters are split; tensor: over how many each layer's features and heads are; slices: groups of devices with a
     slow network between them, 0: as the hardware says. What these leave of the devices splits the batch, as fsdp and
-    slices do. Where a run computes, not what: it may change from start to start.
+    slices do. workers: processes of each host that read the data, -1: none for a set in memory, else all cores but
+    one; ahead: batches read ahead, 0: as many as the steps of two seconds take. Where a run computes, not what: it may
+    change from start to start.
 
     Deadlines in s: startup, until all processes have reported; watchdog, in which something must finish, a step, the
     compilation, a call of the sampler, a checkpoint (0: no watchdog); grace, from a signal to the end with everything
@@ -133,6 +135,8 @@ class Runtime:
     fsdp: int = 1
     tensor: int = 1
     slices: int = 0
+    workers: int = -1
+    ahead: int = 0
     startup: int = 300
     watchdog: int = 3600
     grace: int = 0
@@ -140,6 +144,8 @@ class Runtime:
     def __post_init__(self):
         if self.startup < 1 or self.watchdog < 0 or self.grace < 0:
             raise ValueError('startup must be at least 1 s, watchdog and grace at least 0')
+        if self.workers < -1 or self.ahead < 0:
+            raise ValueError('workers must be at least 0, or -1 to leave it to the data, and ahead at least 0')
         if self.devices < 0 or self.slices < 0 or self.fsdp < 1 or self.tensor < 1:
             raise ValueError('devices and slices must be at least 0, fsdp and tensor at least 1')
 

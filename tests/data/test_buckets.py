@@ -65,6 +65,10 @@ def test_what_is_cut_is_what_the_box_leaves_out(picture, size):
 COUNTS = st.lists(st.integers(1, 40), min_size=1, max_size=5).map(tuple)
 
 
+def drawn(source, *where):
+    return pipeline.batch_ids(source.buckets, len(source), *where)
+
+
 def source_of(of):
     """Numbers that know their own place and bucket, as a source in buckets of different sizes."""
     of = np.asarray(of)
@@ -73,7 +77,8 @@ def source_of(of):
     def gather(indices, size):
         return {'image': np.broadcast_to(indices[:, None, None, None], (len(indices), *size, 1)).astype(np.float32)}
 
-    made = records.Records(len(of), 'made', gather, list, buckets.Buckets(sizes, of))
+    found = buckets.Buckets(sizes, of)
+    made = records.Records(len(of), 'made', gather, list, buckets=lambda: found)
     return sources.Source((2, 2, 1), (), False, lambda: made, 'float32')
 
 
@@ -85,9 +90,9 @@ def test_every_example_has_its_turn_once_an_epoch_but_for_the_rest_that_fills_no
     of = np.repeat(np.arange(len(counts)), counts)
     source, schedule = source_of(of), buckets.Schedule(counts, batch, seed)
     total = sum(schedule.before(epochs))
-    got = [pipeline.batch_ids(source, k * batch, np.arange(batch), batch, seed) for k in range(total)]
-    for ids, bucket in got:
-        assert set(of[ids]) == {bucket}
+    got = [drawn(source, k * batch, np.arange(batch), batch, seed) for k in range(total)]
+    for ids, size in got:
+        assert {source.buckets.sizes[bucket] for bucket in of[ids]} == {size}
     for epoch in range(1, epochs + 1):
         seen = np.zeros(len(of), int)
         for ids, _ in got[: sum(schedule.before(epoch))]:
@@ -102,7 +107,7 @@ def test_every_example_has_its_turn_once_an_epoch_but_for_the_rest_that_fills_no
     if total:
         number = data.draw(st.integers(0, total - 1))
         rows = np.array(sorted(data.draw(st.sets(st.integers(0, batch - 1), min_size=1))))
-        part = pipeline.batch_ids(source, number * batch + data.draw(st.integers(0, batch - 1)), rows, batch, seed)
+        part = drawn(source, number * batch + data.draw(st.integers(0, batch - 1)), rows, batch, seed)
         np.testing.assert_array_equal(part[0], got[number][0][rows])
         assert part[1] == got[number][1]
 
@@ -110,7 +115,7 @@ def test_every_example_has_its_turn_once_an_epoch_but_for_the_rest_that_fills_no
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 70), st.integers(0, 100), st.integers(0, 99))
 def test_one_bucket_is_the_stream_without_buckets(examples, batch, number, seed):
-    ids, _ = pipeline.batch_ids(source_of(np.zeros(examples, int)), number * batch, np.arange(batch), batch, seed)
+    ids, _ = drawn(source_of(np.zeros(examples, int)), number * batch, np.arange(batch), batch, seed)
     np.testing.assert_array_equal(ids, pipeline.example_ids(number * batch + np.arange(batch), examples, seed))
 
 

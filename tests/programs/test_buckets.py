@@ -87,7 +87,7 @@ def test_a_set_of_several_shapes_is_read_in_buckets(folder):
     assert found.sizes == ((24, 40), (32, 32), (40, 24)) and found.commonest == (32, 32)
     assert [len(ids) for ids in found.members] == [10, 25, 5]
     for bucket, (height, width) in enumerate(found.sizes):
-        batch = source.gather(found.members[bucket], bucket)
+        batch = source.gather(found.members[bucket], (height, width))
         assert batch['image'].shape == (len(found.members[bucket]), height, width, 3)
         # Red rises from left to right and green downwards over the whole picture, of which a centred part is kept.
         red, green = batch['image'][:, height // 2, :, 0].astype(int), batch['image'][:, :, width // 2, 1].astype(int)
