@@ -13,10 +13,12 @@ MOST = 16
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Buckets:
-    """sizes: (height, width) of each; of: uint8 [N], which one each example is in."""
+    """sizes: (height, width) of each; of: uint8 [N], which one each example is in; cut: what share of its area an
+    example of each loses in the mean."""
 
     sizes: tuple[tuple[int, int], ...]
     of: np.ndarray
+    cut: tuple[float, ...]
 
     @functools.cached_property
     def members(self) -> tuple[np.ndarray, ...]:
@@ -82,9 +84,12 @@ def choose(pictures: np.ndarray, count: int, side: int, multiple: int) -> Bucket
     # A picture loses least to one of the two chosen shapes that its own lies between.
     between = np.searchsorted([h / w for h, w in known], kinds[:, 0] / kinds[:, 1], side='right')
     sizes = [known[i] for i in _best(lost * weights[:, None], between, min(count, len(known)))]
-    of = np.argmin(cut(kinds, sizes), 1)[kind.reshape(-1)]
-    used = np.unique(of)
-    return Buckets(tuple(sizes[i] for i in used), np.searchsorted(used, of).astype(np.uint8))
+    lost = cut(kinds, sizes)
+    nearest = np.argmin(lost, 1)
+    used = np.unique(nearest)
+    means = [np.average(lost[nearest == i, i], weights=weights[nearest == i]) for i in used]
+    of = np.searchsorted(used, nearest)[kind.reshape(-1)]
+    return Buckets(tuple(sizes[i] for i in used), of.astype(np.uint8), tuple(map(float, means)))
 
 
 def _best(lost, between, count):

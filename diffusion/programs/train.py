@@ -179,7 +179,9 @@ def _state(setup, saved, start, line, going, beat):
     weights = sum(leaf.size for leaf in jax.tree.leaves(target.params))
     processes = f' of {jax.process_count()} processes' if jax.process_count() > 1 else ''
     devices = f'{setup.mesh.size} {setup.mesh.devices.flat[0].platform} device(s){processes}'
-    shape = ', '.join(' x '.join(map(str, one)) for one in run.facts.shapes)
+    shape = f'{len(run.facts.shapes)} sizes' if setup.data.buckets else ' x '.join(map(str, run.facts.shape))
+    for said in _sizes(setup.data.buckets, run.train.batch):
+        line.say(said)
     line.say(f'{run.facts.examples:,} examples of {shape}; {weights:,} weights; {devices}; workdir {setup.folder}')
     if start:
         current = saved.restore(start, target)
@@ -193,6 +195,15 @@ def _state(setup, saved, start, line, going, beat):
     sizes = f' for {len(run.facts.shapes)} sizes' if len(run.facts.shapes) > 1 else ''
     line.say(f'compiled the training step{sizes} in {time.monotonic() - begin:.0f} s')
     return current, step
+
+
+def _sizes(found, batch):
+    """What a reader should know of the buckets before they are trained on, None where there are none."""
+    if found is None:
+        return
+    for (height, width), ids, cut in zip(found.sizes, found.members, found.cut):
+        rare = f'; less than a batch: it comes once in {batch / len(ids):.0f} epochs' if len(ids) < batch else ''
+        yield f'images of {height} x {width}: {len(ids):,}, of which {cut:.1%} is cut{rare}'
 
 
 def _say(message: str) -> None:

@@ -30,6 +30,8 @@ def test_no_other_shapes_cut_less(pictures, count, side, multiple):
     mine = buckets.cut(pictures, found.sizes)
     assert mine[np.arange(len(pictures)), found.of].sum() == pytest.approx(least, abs=1e-9)
     np.testing.assert_array_equal(mine[np.arange(len(pictures)), found.of], mine.min(1))
+    for bucket, ids in enumerate(found.members):
+        assert found.cut[bucket] == pytest.approx(mine[ids, bucket].mean())
     assert len(found.sizes) <= count and set(found.of) == set(range(len(found.sizes)))
     assert len(set(found.sizes)) == len(found.sizes) and set(found.sizes) <= set(known)
 
@@ -77,7 +79,7 @@ def source_of(of):
     def gather(indices, size):
         return {'image': np.broadcast_to(indices[:, None, None, None], (len(indices), *size, 1)).astype(np.float32)}
 
-    found = buckets.Buckets(sizes, of)
+    found = buckets.Buckets(sizes, of, (0.0,) * len(sizes))
     made = records.Records(len(of), 'made', gather, list, buckets=lambda: found)
     return sources.Source((2, 2, 1), (), False, lambda: made, 'float32')
 

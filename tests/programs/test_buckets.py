@@ -115,7 +115,10 @@ def test_it_trains_on_all_shapes_and_draws_any(call, folder, tmp_path):
     place = ('--config=configs/cifar10_edm.py', f'--config.data.data_dir={folder}', f'--workdir={run}')
     done = call('train', *place, *SMALL)
     assert done.returncode == 0, done.stderr
-    assert 'compiled the training step for 3 sizes' in done.stderr
+    assert 'compiled the training step for 3 sizes' in done.stderr and '40 examples of 3 sizes' in done.stderr
+    # Five of 30 x 62 and five of 33 x 60, where 24 x 40 has the ratio 0.6.
+    cut = 1 - (30 / 62 / 0.6 + 33 / 60 / 0.6) / 2
+    assert f'images of 24 x 40: 10, of which {cut:.1%} is cut\n' in done.stderr
     facts = json.loads((run / 'config.json').read_text())['facts']
     assert facts['shapes'] == [[24, 40, 3], [32, 32, 3], [40, 24, 3]] and facts['shape'] == [32, 32, 3]
     lines = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
