@@ -130,3 +130,23 @@ def test_it_trains_on_all_shapes_and_draws_any(call, folder, tmp_path):
     assert refused.returncode == 2 and 'trained on images of 24x40, 32x32, 40x24' in refused.stderr
     again = call('train', *place, *SMALL, '--config.data.buckets=2')
     assert again.returncode == 2 and 'data.buckets: 3 -> 2' in again.stderr
+
+
+@pytest.mark.slow
+def test_it_goes_on_as_if_undisturbed_and_a_skipped_step_is_seen_again(call, folder, tmp_path):
+    def train(name, *flags):
+        place = ('--config=configs/cifar10_edm.py', f'--config.data.data_dir={folder}', f'--workdir={tmp_path / name}')
+        done = call('train', *place, *SMALL, *flags)
+        assert done.returncode == 0, done.stderr
+        lines = map(json.loads, (tmp_path / name / 'metrics.jsonl').read_text().splitlines())
+        return [line['loss'] for line in lines if 'loss' in line]
+
+    whole = train('whole')
+    assert train('parts', '--config.train.steps=3') == whole[:3]
+    assert train('parts', '--config.runtime.workers=0', '--config.runtime.devices=1') == pytest.approx(whole, rel=1e-5)
+
+    train('wild', '--config.optimizer.lr=1e30', '--config.train.skips=0')
+    incidents = sorted((tmp_path / 'wild' / 'incidents').iterdir())
+    assert incidents
+    seen = call('train', f'--replay={incidents[-1]}')
+    assert seen.returncode == 0 and 'skipped again' in seen.stdout, seen.stderr
