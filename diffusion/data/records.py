@@ -56,8 +56,8 @@ def digest(*facts: Any) -> str:
 
 
 def builder(dataset: str, data_dir: str):
-    """The TFDS builder of 'name', 'name/config' or 'name:version'. Raises ValueError with the
-    nearest names."""
+    """The TFDS builder of 'name', 'name/config' or 'name:version', or of the folder of a prepared set. Raises
+    ValueError with the nearest names."""
     import tensorflow_datasets as tfds
 
     # Importing the module is what makes 'emoji/...' a name that TFDS knows.
@@ -66,6 +66,8 @@ def builder(dataset: str, data_dir: str):
     try:
         # TFDS prints a banner where it misses TensorFlow; the error below says it in a line.
         with contextlib.redirect_stdout(io.StringIO()):
+            if os.path.isfile(os.path.join(dataset, 'dataset_info.json')):
+                return tfds.builder_from_directory(dataset)
             return tfds.builder(dataset, data_dir=data_dir or None)
     except ModuleNotFoundError as error:
         # TFDS raises it anew with a longer text and without the name.
@@ -135,7 +137,7 @@ def prepare(dataset: str, data_dir: str) -> None:
     import tensorflow_datasets as tfds
 
     made = tfds.builder(dataset, data_dir=data_dir or None, file_format='array_record')
-    if _prepared(made):
+    if prepared(made):
         return
     config = tfds.download.DownloadConfig(try_download_gcs=False, compute_stats=tfds.download.ComputeStatsMode.SKIP)
     # TFDS announces itself on stdout and draws a bar for what takes a fraction of a second.
@@ -145,7 +147,7 @@ def prepare(dataset: str, data_dir: str) -> None:
             made.download_and_prepare(download_config=config)
     except (OSError, ValueError) as error:
         # TFDS writes aside and renames; who comes second finds the name taken, by the same data.
-        if not _prepared(tfds.builder(dataset, data_dir=data_dir or None)):
+        if not prepared(tfds.builder(dataset, data_dir=data_dir or None)):
             raise ValueError(
                 f'{dataset} cannot be prepared at {made.data_path}: {error}; give a data_dir that can be written'
             ) from error
@@ -154,10 +156,22 @@ def prepare(dataset: str, data_dir: str) -> None:
 def open_split(dataset: str, split: str, data_dir: str, chosen: Fields, count: int = 0, multiple: int = 0) -> Records:
     """The examples of a prepared split, kept in memory if they fit. count, multiple: of buckets, 0
     for none. Raises FileNotFoundError, ValueError."""
+    source, fingerprint = stored(dataset, split, data_dir, chosen)
+    if count:
+        found = functools.cache(lambda: bucketing.choose(_sizes(source, chosen), count, chosen.shape[0], multiple))
+        return _by_record(source, chosen, digest(fingerprint, count, multiple), found)
+    length = len(source)
+    small = length <= MEMORY_IMAGES and length * int(np.prod(chosen.shape)) <= MEMORY_BYTES
+    return (_in_memory if small else _by_record)(source, chosen, fingerprint)
+
+
+def stored(dataset: str, split: str, data_dir: str, chosen: Fields) -> tuple[Any, str]:
+    """The examples of a prepared split by index, images as they are stored, and the fingerprint of the split as it is
+    used. Raises FileNotFoundError, ValueError."""
     import tensorflow_datasets as tfds
 
     made = builder(dataset, data_dir)
-    if not _prepared(made):
+    if not prepared(made):
         raise FileNotFoundError(
             f'TFDS set {dataset!r} is not prepared at {made.data_path}: {_commands(made, data_dir)}'
         )
@@ -177,14 +191,9 @@ def open_split(dataset: str, split: str, data_dir: str, chosen: Fields, count: i
         ) from error
     shards = [(os.path.basename(one.filename), one.skip, one.take) for one in instructions]
     fingerprint = digest(made.info.full_name, split, part.num_bytes, shards, chosen.image, chosen.shape)
-    length = len(source)
-    if not length:
+    if not len(source):
         raise ValueError(f'TFDS set {dataset!r}: split {split!r} is empty')
-    if count:
-        found = functools.cache(lambda: bucketing.choose(_sizes(source, chosen), count, chosen.shape[0], multiple))
-        return _by_record(source, chosen, digest(fingerprint, count, multiple), found)
-    small = length <= MEMORY_IMAGES and length * int(np.prod(chosen.shape)) <= MEMORY_BYTES
-    return (_in_memory if small else _by_record)(source, chosen, fingerprint)
+    return source, fingerprint
 
 
 def decode(encoded: bytes, shape: tuple[int, int, int]) -> np.ndarray:
@@ -212,7 +221,7 @@ def _in_memory(source, chosen: Fields, fingerprint: str) -> Records:
         for i, example in zip(range(start, stop), source.__getitems__(list(range(start, stop)))):
             images[i] = decode(example[chosen.image], chosen.shape)
             labels[i] = example[chosen.label] if chosen.label else 0
-            captions[i] = _text(example, chosen)
+            captions[i] = text(example, chosen)
 
     with concurrent.futures.ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         list(pool.map(fill, range(0, len(source), 256)))
@@ -248,16 +257,17 @@ def _by_record(source, chosen: Fields, fingerprint: str, found: Callable | None 
         if chosen.label:
             batch['label'] = np.array([example[chosen.label] for example in examples], np.int32)
         if chosen.caption:
-            batch['caption'] = [_text(example, chosen) for example in examples]
+            batch['caption'] = [text(example, chosen) for example in examples]
         return batch
 
     def captions():
-        return [_text(source[i], chosen) for i in range(len(source))]
+        return [text(source[i], chosen) for i in range(len(source))]
 
     return Records(len(source), fingerprint, gather, captions, buckets=found)
 
 
-def _text(example, chosen):
+def text(example: dict, chosen: Fields) -> str:
+    """The caption of a stored example, '' for none."""
     if not chosen.caption:
         return ''
     text = example[chosen.caption]
@@ -270,8 +280,9 @@ def _nearest(word, known):
     return f'did you mean {", ".join(close)}?' if close else f'there are {", ".join(known[:20])}'
 
 
-def _prepared(made):
-    # made.is_prepared() asks the same and logs a warning where the answer is no.
+def prepared(made) -> bool:
+    """Whether the set of a TFDS builder is there."""
+    # made.isprepared() asks the same and logs a warning where the answer is no.
     return (made.data_path / 'dataset_info.json').exists()
 
 

