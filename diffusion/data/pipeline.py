@@ -14,7 +14,8 @@ import numpy as np
 from absl import flags
 from grain import experimental
 
-from diffusion.data import buckets, sources
+from diffusion.data import buckets as bucketing
+from diffusion.data import sources
 
 # Up to here an epoch's order is kept as a table of at most 16 MiB; beyond, single places of it are
 # computed by grain's cipher, which needs no table but takes 0.1 ms a place where examples are few.
@@ -49,7 +50,7 @@ def _shuffled(examples, seed, epoch):
 
 _order = functools.lru_cache(maxsize=4)(_shuffled)
 # Of every bucket the epoch it is in, and one more where a batch goes on into the next.
-_bucket_order = functools.lru_cache(maxsize=2 * buckets.MOST)(_shuffled)
+_bucket_order = functools.lru_cache(maxsize=2 * bucketing.MOST)(_shuffled)
 
 
 def _places(ranks, examples, seed, epoch):
@@ -59,7 +60,7 @@ def _places(ranks, examples, seed, epoch):
 
 
 def batch_ids(
-    found: buckets.Buckets | None, examples: int, first: int, rows: np.ndarray, batch: int, seed: int
+    found: bucketing.Buckets | None, examples: int, first: int, rows: np.ndarray, batch: int, seed: int
 ) -> tuple[np.ndarray, tuple[int, int] | None]:
     """The examples at rows of the global batch that begins at position `first` of the stream, int64 [b], and the size
     of their bucket, None without buckets.
@@ -68,7 +69,7 @@ def batch_ids(
     """
     if found is None:
         return example_ids(first + rows, examples, seed), None
-    bucket, number = buckets.Schedule(tuple(map(len, found.members)), batch, seed).place(first // batch)
+    bucket, number = bucketing.Schedule(tuple(map(len, found.members)), batch, seed).place(first // batch)
     ids = found.members[bucket]
     return ids[example_ids(number * batch + rows, len(ids), seed, _bucket_order)], found.sizes[bucket]
 
@@ -85,7 +86,7 @@ class Batches:
     start: int
     offset: int
     # Looked for once, not by every process that the source is opened anew in.
-    buckets: buckets.Buckets | None
+    buckets: bucketing.Buckets | None = None
 
     def __len__(self) -> int:
         return (sys.maxsize - self.offset) // self.batch - self.start
