@@ -56,7 +56,7 @@ SMALL = (
     '--config.train.steps=8',
     '--config.train.batch=4',
     '--config.train.labels=true',
-    '--config.train.cond_dropout=0.2',
+    '--config.train.cond_dropout=0',
     '--config.train.log_every=1',
     '--config.sampler.name=euler',
     '--config.sample.steps=2',
@@ -150,3 +150,6 @@ def test_it_goes_on_as_if_undisturbed_and_a_skipped_step_is_seen_again(call, fol
     assert incidents
     seen = call('train', f'--replay={incidents[-1]}')
     assert seen.returncode == 0 and 'skipped again' in seen.stdout, seen.stderr
+    cheap = ('--solver=bosh3', '--rtol=1e-1', '--atol=1e-1', '--num=8', '--batch=8', '--probes=1')
+    measured = call('evaluate', f'--workdir={tmp_path / "whole"}', '--metrics=bpd', *cheap)
+    assert measured.returncode == 0, measured.stderr
