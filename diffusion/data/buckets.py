@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 
 import numpy as np
 
@@ -41,14 +42,9 @@ def cut(pictures: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return 1 - np.minimum(one, other) / np.maximum(one, other)
 
 
-def box(picture: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of the largest central part of a picture that has the ratio of size; both (height,
-    width)."""
-    (height, width), (tall, wide) = picture, size
-    across = min(width, max(1, round(height * wide / tall)))
-    down = min(height, max(1, round(width * tall / wide)))
-    left, top = (width - across) // 2, (height - down) // 2
-    return left, top, left + across, top + down
+def mark(fingerprint: str, count: int, multiple: int) -> str:
+    """The fingerprint of a set that is put into buckets."""
+    return hashlib.sha256(f'{fingerprint} in {count} buckets of {multiple}'.encode()).hexdigest()[:32]
 
 
 def check(count: int, side: int, multiple: int) -> None:

@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import math
 
 import numpy as np
 import PIL.Image
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusion.data import buckets, pipeline, records, sources
+from diffusion.data import buckets, pictures, pipeline, records, sources
 
 SIZES = st.lists(st.tuples(st.integers(1, 400), st.integers(1, 400)), min_size=1, max_size=12)
 
@@ -54,14 +53,11 @@ def test_candidates_fill_the_square_and_no_more(side, multiple):
 
 @settings(max_examples=200, deadline=None)
 @given(st.tuples(st.integers(1, 500), st.integers(1, 500)), st.tuples(st.integers(1, 60), st.integers(1, 60)))
-def test_what_is_cut_is_what_the_box_leaves_out(picture, size):
-    left, top, right, bottom = buckets.box(picture, size)
-    assert 0 <= left < right <= picture[1] and 0 <= top < bottom <= picture[0]
-    assert (right - left == picture[1]) or (bottom - top == picture[0])
-    kept = (right - left) * (bottom - top) / math.prod(picture)
-    # The box is of whole pixels, and of one at least.
-    assert abs(kept - (1 - buckets.cut([picture], [size])[0, 0])) <= 1 / min(picture)
-    assert abs(left - (picture[1] - right)) <= 1 and abs(top - (picture[0] - bottom)) <= 1
+def test_what_is_counted_as_cut_is_what_decoding_cuts(picture, size):
+    fit = pictures.Fit(image_size=size[0], width=size[1])
+    lost = pictures.cut(picture[1], picture[0], fit)
+    # Decoding cuts whole pixels, keeps one at least, and nothing where the picture has the size already.
+    assert abs(lost - buckets.cut([picture], [size])[0, 0]) <= 1 / min(picture)
 
 
 COUNTS = st.lists(st.integers(1, 40), min_size=1, max_size=5).map(tuple)
@@ -158,7 +154,7 @@ def test_an_image_is_cut_to_the_ratio_of_its_bucket_and_not_squeezed():
     disc = np.where((y - 44.5) ** 2 + (x - 79.5) ** 2 < 40**2, 255, 0).astype(np.uint8)
     png = io.BytesIO()
     PIL.Image.fromarray(disc).save(png, format='PNG')
-    small = records.decode(png.getvalue(), (24, 40, 1))[..., 0] > 127
+    small = pictures.decode(png.getvalue(), pictures.Fit(image_size=24, width=40, channels=1))[..., 0] > 127
     assert abs(np.any(small, 0).sum() - np.any(small, 1).sum()) <= 1
     assert abs(np.any(small, 1).sum() - 80 * 24 / 90) <= 1
 
