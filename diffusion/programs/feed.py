@@ -1,15 +1,17 @@
 """The batches of a run: from a step on, and from another one when it goes back."""
 
 from diffusion.data import pipeline
+from diffusion.programs import badfiles
 from diffusion.runtime import mesh
 
 
 class Feed:
     """What this process needs of each global batch."""
 
-    def __init__(self, setup, step: int, offset: int):
-        """setup: `train.Setup`; step: whose batches came before; offset: examples passed over."""
-        self._setup = setup
+    def __init__(self, setup, step: int, offset: int, bad: badfiles.BadFiles):
+        """setup: `train.Setup`; step: whose batches came before; offset: examples passed over; bad: is told of images
+        that could not be read."""
+        self._setup, self._bad = setup, bad
         self._open(step, offset)
 
     def _open(self, step, offset):
@@ -29,7 +31,7 @@ class Feed:
         self._open(step, offset)
 
     def next(self) -> dict:
-        return next(self._batches)
+        return self._bad.see(next(self._batches))
 
     def close(self) -> None:
         self._batches.close()

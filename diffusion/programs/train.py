@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from diffusion import build, usage
-from diffusion.programs import feed, logbook, measured, preview, replay, rollback, startup, workdir
+from diffusion.programs import badfiles, feed, logbook, measured, preview, replay, rollback, startup, workdir
 from diffusion.programs import sheets as sheeting
 from diffusion.runtime import (
     checkpoint,
@@ -129,8 +129,9 @@ def train(setup: Setup, saved: checkpoint.Checkpoints, stop: preemption.Stop, do
         stop.announce = lambda name: line.say(_stopping(name))
         if done:
             stop.nothing_to_save(f'nothing to save beyond step {done}, which is: the same command goes on from there')
-        book = stack.enter_context(contextlib.closing(logbook.Logbook(setup, saved, line, done)))
-        stream = stack.enter_context(contextlib.closing(feed.Feed(setup, done, book.standing.offset)))
+        bad = badfiles.BadFiles(setup)
+        book = stack.enter_context(contextlib.closing(logbook.Logbook(setup, saved, line, done, bad)))
+        stream = stack.enter_context(contextlib.closing(feed.Feed(setup, done, book.standing.offset, bad)))
         snaps = stack.enter_context(contextlib.closing(snapshots.Snapshots(folder, run.ema, done)))
         sheets = sheeting.Sheets(setup, book, line)
         # A run that was stopped while it drew its last sheet has no step left to take, but the sheet to draw.
