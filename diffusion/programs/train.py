@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from diffusion import build, usage
-from diffusion.programs import feed, logbook, measured, preview, replay, startup, steps, workdir
+from diffusion.programs import badfiles, feed, logbook, measured, preview, replay, startup, steps, workdir
 from diffusion.programs import sheets as sheeting
 from diffusion.runtime import (
     checkpoint,
@@ -148,8 +148,9 @@ def _parts(setup, saved, stop, dog, done, stack) -> steps.Parts:
     stop.announce = lambda name: line.say(_stopping(name))
     if done:
         stop.nothing_to_save(f'nothing to save beyond step {done}, which is: the same command goes on from there')
-    book = stack.enter_context(contextlib.closing(logbook.Logbook(setup, saved, line, done)))
-    stream = feed.Feed(setup, done, book.standing.offset, lambda: book.meter.pace)
+    bad = badfiles.BadFiles(setup)
+    book = stack.enter_context(contextlib.closing(logbook.Logbook(setup, saved, line, done, bad)))
+    stream = feed.Feed(setup, done, book.standing.offset, bad, lambda: book.meter.pace)
     stack.enter_context(contextlib.closing(stream))
     snaps = stack.enter_context(contextlib.closing(snapshots.Snapshots(setup.folder, setup.run.ema, done)))
     return steps.Parts(setup, saved, stop, dog, line, book, stream, snaps, sheeting.Sheets(setup, book, line))

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import pickle
 
 import numpy as np
 import PIL.Image
@@ -172,3 +173,55 @@ def test_an_image_is_cut_to_the_ratio_of_its_bucket_and_not_squeezed():
 def test_buckets_that_cannot_be_are_refused(flags, say):
     with pytest.raises(ValueError, match=say):
         sources.tfds('emoji/faces_16', **flags)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve gradients in two shapes, one of them turned by EXIF alone, and a file that is no picture."""
+    for i in range(12):
+        height, width = (40, 64) if i % 2 else (64, 40)
+        rising = np.broadcast_to(np.linspace(0, 250, height)[:, None, None], (height, width, 3)).astype(np.uint8)
+        image = PIL.Image.fromarray(rising)
+        if i == 5:  # shown as 64 x 40 too
+            exif = PIL.Image.Exif()
+            exif[0x0112] = 6
+            image.save(tmp_path / f'{i:02}.png', exif=exif)
+        else:
+            image.save(tmp_path / f'{i:02}.png')
+    (tmp_path / '12.png').write_bytes(b'no picture')
+    return str(tmp_path)
+
+
+def test_a_folder_is_put_into_buckets_as_its_pictures_would_be_shown(folder):
+    source = sources.images(folder, image_size=32, buckets=3, multiple=8, max_bad=0.2)
+    found = source.buckets
+    assert found.sizes == ((24, 40), (32, 32), (40, 24))
+    # The one that cannot be read counts as a square, and shows another one there.
+    assert [len(ids) for ids in found.members] == [5, 1, 7] and found.of[5] == 2 and found.of[12] == 1
+    sent = pickle.loads(pickle.dumps(source))
+    assert '_found' in vars(sent.open().buckets.__self__) and sent.fingerprint == source.fingerprint
+    for opened, (size, ids) in itertools.product((source, sent), zip(found.sizes, found.members)):
+        batch = opened.gather(ids, size)
+        assert batch['image'].shape == (len(ids), *size, 3)
+        np.testing.assert_array_equal(batch.get('bad', np.zeros(len(ids), bool)), ids == 12)
+    whole = source.gather(np.arange(12))['image']
+    assert whole.shape == (12, 40, 24, 3) and np.all(np.diff(whole[0, :, 12, 0].astype(int)) > 0)
+    plain = sources.images(folder, image_size=32, max_bad=0.2)
+    assert plain.buckets is None and plain.fingerprint != source.fingerprint
+    stream = pipeline.batches(source, batch=4, seed=0)
+    shapes = {next(stream)['image'].shape for _ in range(12)}
+    stream.close()
+    assert shapes == {(4, *size, 3) for size in found.sizes}
+
+
+@pytest.mark.parametrize(
+    'flags,say',
+    [
+        (dict(image_size=32, crop='pad'), "leave crop='pad' out"),
+        (dict(image_size=32, memory='always'), "leave memory='always' out"),
+        (dict(), 'image_size=0'),
+    ],
+)
+def test_a_folder_that_cannot_be_put_into_buckets_is_refused(folder, flags, say):
+    with pytest.raises(ValueError, match=say):
+        sources.images(folder, buckets=2, **flags)
