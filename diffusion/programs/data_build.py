@@ -1,4 +1,4 @@
-"""`diffusion data build`: decode and fit every picture of a set once, and store them as shards that train at full speed."""
+"""`diffusion data build`: decode and fit every picture of a set once, and store them as shards to train from."""
 
 import contextlib
 import dataclasses
@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from diffusion import usage
-from diffusion.data import entries, pictures, shards, split, stock
-from diffusion.programs import origin, storing
+from diffusion.data import pictures, shards, split, stock
+from diffusion.programs import origin, storing, survey
 from diffusion.runtime import status, writer
 
 FORMAT = 1  # of a build: another one writes other bytes
@@ -43,43 +43,45 @@ def main(argv: list[str]) -> int:
 
 
 def _build(journal, source, fit, plan):
-    found = _survey(journal, source, fit)
-    bad = [(index, one['reason']) for index, one in enumerate(found) if one['reason']]
-    lines = [{'index': index, 'name': source.name(index), 'reason': reason} for index, reason in bad]
-    if bad:
-        with writer.atomic(journal.folder / storing.BAD) as file:
-            file.write(''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in lines).encode())
-        first = f'{lines[0]["name"]}: {lines[0]["reason"]}'
-        print(
-            f'{len(bad):,} of {source.length:,} images cannot be read ({first}), all in {journal.folder / storing.BAD}'
-        )
-    if len(bad) > LIMIT * source.length:
+    found = survey.taken(journal, source, fit)
+    if found.bad:
+        _name_bad(journal.folder / storing.BAD, source, found.bad)
+    if len(found.bad) > LIMIT * source.length:
         journal.forget()
         print(f'more than {LIMIT:.0%} are unreadable: nothing is stored; mend or remove them, and build again')
         return 1
     with usage.checked():
         layout = _layout(plan['name'], source, found)
-        chosen = split.by_content([one['content'] for one in found], _validation(plan['val'], len(found) - len(bad)))
-    parts = {name: _parts(ids, plan, layout, found, len(chosen.train)) for name, ids in _sides(chosen).items()}
+        chosen = split.by_content(found.contents, _validation(plan['val'], found.readable))
+    parts = {name: _parts(ids, plan['shards'], found, len(chosen.train)) for name, ids in _sides(chosen).items()}
     with status.Status('store', sum(map(len, _sides(chosen).values()))) as line:
-        told = _Told(line)
-        encode = functools.partial(_encoded, source, fit, shards.Encoder(layout), found)
+        told = survey.Told(line)
+        encode = functools.partial(_encoded, source, fit, shards.Encoder(layout), found.contents)
         stored = {name: storing.store(journal, layout, name, part, encode, told) for name, part in parts.items()}
-    manifest = _manifest(plan, layout, source, found, chosen, stored, len(bad))
+    manifest = _manifest(plan, layout, source, found, chosen, stored)
     description = f'{len(chosen.train) + len(chosen.validation)} examples, stored by diffusion data build.'
     journal.finish(manifest, lambda aside: shards.describe(aside, layout, stored, description))
     return _report(journal.folder, manifest)
 
 
+def _name_bad(path, source, bad):
+    lines = [{'index': index, 'name': source.name(index), 'reason': reason} for index, reason in bad.items()]
+    with writer.atomic(path) as file:
+        file.write(''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in lines).encode())
+    first = f'{lines[0]["name"]}: {lines[0]["reason"]}'
+    print(f'{len(bad):,} of {source.length:,} images cannot be read ({first}), all named in {path}')
+
+
 def _layout(name, source, found) -> shards.Layout:
-    kinds = {(one['dtype'], one['shape'][-1]) for one in found if not one['reason']}
+    whole = set(found.kinds) - {()}
+    kinds = {(dtype, channels) for dtype, _, _, channels in whole}
     if not kinds:
         raise ValueError('the set holds no image')
     if len(kinds) > 1:
         said = ', '.join(f'{dtype} x {channels}' for dtype, channels in sorted(kinds))
         raise ValueError(f'its images are of several kinds: {said}; give --channels')
     ((dtype, channels),) = kinds
-    sizes = {tuple(one['shape'][:2]) for one in found if not one['reason']}
+    sizes = {(height, width) for _, height, width, _ in whole}
     height, width = next(iter(sizes)) if len(sizes) == 1 else (None, None)
     layout = shards.Layout(name, (height, width, channels), dtype, source.classes, source.captioned)
     if height is None and not layout.is_png:
@@ -103,21 +105,21 @@ def _sides(chosen: split.Split) -> dict[str, list[int]]:
     return {TRAIN: chosen.train, **({VALIDATION: chosen.validation} if chosen.validation else {})}
 
 
-def _parts(ids, plan, layout, found, train) -> list[list[int]]:
+def _parts(ids, asked, found, train) -> list[list[int]]:
     """The examples of each shard. The shards of a split are equally long but for one."""
-    width = np.dtype(layout.dtype).itemsize
-    size = sum(math.prod(found[index]['shape']) * width for index in ids)
-    wanted = plan['shards'] * len(ids) / train if plan['shards'] else size / SHARD_BYTES
-    number = min(max(round(wanted) if plan['shards'] else math.ceil(wanted), 1), len(ids))
+    kinds = [found.kinds[index] for index in ids]
+    size = sum(np.dtype(dtype).itemsize * math.prod(shape) for dtype, *shape in kinds)
+    wanted = round(asked * len(ids) / train) if asked else math.ceil(size / SHARD_BYTES)
+    number = min(max(wanted, 1), len(ids))
     return [part.tolist() for part in np.array_split(np.array(ids, np.int64), number)]
 
 
-def _encoded(source, fit, encoder, found, indices: list[int]) -> list[bytes]:
+def _encoded(source, fit, encoder, contents, indices: list[int]) -> list[bytes]:
     records = []
     for index, example in zip(indices, source.read(np.array(indices, np.int64))):
         try:
             image = pictures.decode(example.image, fit)
-            same = shards.content(image) == found[index]['content']
+            same = shards.content(image) == contents[index]
         except pictures.Unreadable:
             same = False
         if not same:
@@ -126,9 +128,9 @@ def _encoded(source, fit, encoder, found, indices: list[int]) -> list[bytes]:
     return records
 
 
-def _manifest(plan, layout, source, found, chosen, stored, bad) -> dict:
+def _manifest(plan, layout, source, found, chosen, stored) -> dict:
     def side(name, ids):
-        counts = np.bincount([found[index]['label'] for index in ids if found[index]['label'] >= 0])
+        counts = np.bincount([found.labels[index] for index in ids if found.labels[index] >= 0])
         return {
             'examples': len(ids),
             'classes': {source.classes[label]: int(count) for label, count in enumerate(counts)},
@@ -141,8 +143,8 @@ def _manifest(plan, layout, source, found, chosen, stored, bad) -> dict:
         'dtype': layout.dtype,
         'classes': list(layout.classes),
         'captioned': layout.captioned,
-        'bad': bad,
-        'copies': {'groups': chosen.groups, 'examples_of_groups_in_validation': chosen.together},
+        'bad': len(found.bad),
+        'copies': {'groups': chosen.groups, 'examples': chosen.copies, 'examples_in_validation': chosen.together},
         'splits': {name: side(name, ids) for name, ids in _sides(chosen).items()},
     }
 
@@ -157,10 +159,9 @@ def _report(folder, manifest, again=False) -> int:
         print(f'{name:<12} {side["examples"]:>10,} examples in {len(side["shards"])} shards, {size:,} bytes')
     copies = manifest['copies']
     if copies['groups']:
-        moved = f': none on both sides, {copies["examples_of_groups_in_validation"]} examples of them in validation'
-        print(
-            f'{copies["groups"]:,} pictures are there more than once{moved if VALIDATION in manifest["splits"] else ""}'
-        )
+        moved = f'; none is on both sides, {copies["examples_in_validation"]} of them in validation'
+        said = moved if VALIDATION in manifest['splits'] else ''
+        print(f'{copies["groups"]:,} pictures are there more than once, as {copies["examples"]:,} examples{said}')
     elif VALIDATION in manifest['splits']:
         print('no picture is there twice, so none is on both sides')
     print(f'{"built already, every hash as it was" if again else "built"}: {folder}')
