@@ -35,14 +35,12 @@ class Fields:
 @dataclasses.dataclass(frozen=True)
 class Records:
     """Examples by index. gather: int64 [B] -> {'image': [B, H, W, C], 'label': int32 [B],
-    'caption': list}; captions: all of them, in index order; in_memory: whether nothing is left to be read and
-    decoded."""
+    'caption': list}; captions: all of them, in index order."""
 
     length: int
     fingerprint: str
     gather: Callable[[np.ndarray], dict]
     captions: Callable[[], list[str]]
-    in_memory: bool = False
 
 
 def digest(*facts: Any) -> str:
@@ -51,8 +49,8 @@ def digest(*facts: Any) -> str:
 
 
 def builder(dataset: str, data_dir: str):
-    """The TFDS builder of 'name', 'name/config' or 'name:version', or of the folder of a prepared set. Raises
-    ValueError with the nearest names."""
+    """The TFDS builder of 'name', 'name/config' or 'name:version'. Raises ValueError with the
+    nearest names."""
     import tensorflow_datasets as tfds
 
     # Importing the module is what makes 'emoji/...' a name that TFDS knows.
@@ -61,8 +59,6 @@ def builder(dataset: str, data_dir: str):
     try:
         # TFDS prints a banner where it misses TensorFlow; the error below says it in a line.
         with contextlib.redirect_stdout(io.StringIO()):
-            if os.path.isfile(os.path.join(dataset, 'dataset_info.json')):
-                return tfds.builder_from_directory(dataset)
             return tfds.builder(dataset, data_dir=data_dir or None)
     except ModuleNotFoundError as error:
         # TFDS raises it anew with a longer text and without the name.
@@ -132,7 +128,7 @@ def prepare(dataset: str, data_dir: str) -> None:
     import tensorflow_datasets as tfds
 
     made = tfds.builder(dataset, data_dir=data_dir or None, file_format='array_record')
-    if prepared(made):
+    if _prepared(made):
         return
     config = tfds.download.DownloadConfig(try_download_gcs=False, compute_stats=tfds.download.ComputeStatsMode.SKIP)
     # TFDS announces itself on stdout and draws a bar for what takes a fraction of a second.
@@ -142,7 +138,7 @@ def prepare(dataset: str, data_dir: str) -> None:
             made.download_and_prepare(download_config=config)
     except (OSError, ValueError) as error:
         # TFDS writes aside and renames; who comes second finds the name taken, by the same data.
-        if not prepared(tfds.builder(dataset, data_dir=data_dir or None)):
+        if not _prepared(tfds.builder(dataset, data_dir=data_dir or None)):
             raise ValueError(
                 f'{dataset} cannot be prepared at {made.data_path}: {error}; give a data_dir that can be written'
             ) from error
@@ -151,19 +147,10 @@ def prepare(dataset: str, data_dir: str) -> None:
 def open_split(dataset: str, split: str, data_dir: str, chosen: Fields) -> Records:
     """The examples of a prepared split, kept in memory if they fit. Raises FileNotFoundError,
     ValueError."""
-    source, fingerprint = stored(dataset, split, data_dir, chosen)
-    length = len(source)
-    small = length <= MEMORY_IMAGES and length * int(np.prod(chosen.shape)) <= MEMORY_BYTES
-    return (_in_memory if small else _by_record)(source, chosen, fingerprint)
-
-
-def stored(dataset: str, split: str, data_dir: str, chosen: Fields) -> tuple[Any, str]:
-    """The examples of a prepared split by index, images as they are stored, and the fingerprint of the split as it is
-    used. Raises FileNotFoundError, ValueError."""
     import tensorflow_datasets as tfds
 
     made = builder(dataset, data_dir)
-    if not prepared(made):
+    if not _prepared(made):
         raise FileNotFoundError(
             f'TFDS set {dataset!r} is not prepared at {made.data_path}: {_commands(made, data_dir)}'
         )
@@ -183,9 +170,11 @@ def stored(dataset: str, split: str, data_dir: str, chosen: Fields) -> tuple[Any
         ) from error
     shards = [(os.path.basename(one.filename), one.skip, one.take) for one in instructions]
     fingerprint = digest(made.info.full_name, split, part.num_bytes, shards, chosen.image, chosen.shape)
-    if not len(source):
+    length = len(source)
+    if not length:
         raise ValueError(f'TFDS set {dataset!r}: split {split!r} is empty')
-    return source, fingerprint
+    small = length <= MEMORY_IMAGES and length * int(np.prod(chosen.shape)) <= MEMORY_BYTES
+    return (_in_memory if small else _by_record)(source, chosen, fingerprint)
 
 
 def decode(encoded: bytes, shape: tuple[int, int, int]) -> np.ndarray:
@@ -215,7 +204,7 @@ def _in_memory(source, chosen: Fields, fingerprint: str) -> Records:
         for i, example in zip(range(start, stop), source.__getitems__(list(range(start, stop)))):
             images[i] = decode(example[chosen.image], chosen.shape)
             labels[i] = example[chosen.label] if chosen.label else 0
-            captions[i] = text(example, chosen)
+            captions[i] = _text(example, chosen)
 
     with concurrent.futures.ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         list(pool.map(fill, range(0, len(source), 256)))
@@ -228,7 +217,7 @@ def _in_memory(source, chosen: Fields, fingerprint: str) -> Records:
             batch['caption'] = [captions[i] for i in indices]
         return batch
 
-    return Records(len(source), fingerprint, gather, lambda: list(captions), in_memory=True)
+    return Records(len(source), fingerprint, gather, lambda: list(captions))
 
 
 def _by_record(source, chosen: Fields, fingerprint: str) -> Records:
@@ -239,17 +228,16 @@ def _by_record(source, chosen: Fields, fingerprint: str) -> Records:
         if chosen.label:
             batch['label'] = np.array([example[chosen.label] for example in examples], np.int32)
         if chosen.caption:
-            batch['caption'] = [text(example, chosen) for example in examples]
+            batch['caption'] = [_text(example, chosen) for example in examples]
         return batch
 
     def captions():
-        return [text(source[i], chosen) for i in range(len(source))]
+        return [_text(source[i], chosen) for i in range(len(source))]
 
     return Records(len(source), fingerprint, gather, captions)
 
 
-def text(example: dict, chosen: Fields) -> str:
-    """The caption of a stored example, '' for none."""
+def _text(example, chosen):
     if not chosen.caption:
         return ''
     text = example[chosen.caption]
@@ -262,9 +250,8 @@ def _nearest(word, known):
     return f'did you mean {", ".join(close)}?' if close else f'there are {", ".join(known[:20])}'
 
 
-def prepared(made) -> bool:
-    """Whether the set of a TFDS builder is there."""
-    # made.isprepared() asks the same and logs a warning where the answer is no.
+def _prepared(made):
+    # made.is_prepared() asks the same and logs a warning where the answer is no.
     return (made.data_path / 'dataset_info.json').exists()
 
 

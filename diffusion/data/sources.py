@@ -110,26 +110,21 @@ def mixture(modes: int = 8, radius: float = 1.0, scale: float = 0.05, examples: 
             fingerprint=records.digest('mixture', modes, radius, scale, examples, seed),
             gather=lambda indices: {'image': points[indices], 'label': labels[indices]},
             captions=list,
-            in_memory=True,
         )
 
     return Source((1, 1, 2), tuple(f'mode {m}' for m in range(modes)), False, _once(opened), 'float32')
 
 
-class _once:
-    """`make`, called on the first call alone, also when threads race for it; a failure is tried again.
+def _once(make):
+    """`make`, called on the first call alone, also when threads race for it; a failure is tried
+    again."""
+    lock = threading.Lock()
+    made = []
 
-    What it made does not travel to another process, which makes it anew.
-    """
+    def get():
+        with lock:
+            if not made:
+                made.append(make())
+        return made[0]
 
-    def __init__(self, make: Callable[[], records.Records]):
-        self._make, self._made, self._lock = make, [], threading.Lock()
-
-    def __call__(self) -> records.Records:
-        with self._lock:
-            if not self._made:
-                self._made.append(self._make())
-        return self._made[0]
-
-    def __reduce__(self):
-        return _once, (self._make,)
+    return get

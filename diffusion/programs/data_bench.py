@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     rows = np.arange(batch // args.hosts)
     shape = ' x '.join(map(str, facts.shape))
     workers = feed.workers(asked, data)
-    kept = 'kept in memory' if data.open().in_memory else 'read and decoded by the batch'
+    kept = 'kept in memory' if data.open().resident else 'read and decoded by the batch'
     print(f'data      {facts.examples:,} examples of {shape} {facts.dtype}, {kept}, {_readers(workers)}', flush=True)
     pace = read(config, facts, data, rows, args.seconds, step_time)
     low, high = min(pace.rates), max(pace.rates)

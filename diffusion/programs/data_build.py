@@ -27,12 +27,12 @@ def main(argv: list[str]) -> int:
     args = _parsed(argv)
     with usage.checked():
         fit = origin.fit(args)
-        if args.source.startswith(stock.PREFIX):
-            print(f'prepared at {stock.prepare(args.source.removeprefix(stock.PREFIX), args.data_dir)}', flush=True)
+        if args.source.startswith(origin.TFDS):
+            print(f'prepared at {stock.prepare(args.source.removeprefix(origin.TFDS), args.data_dir)}', flush=True)
             if not args.dest:
                 return 0
         folder = _folder(args)
-        source = origin.opened(args.source, args.split, args.data_dir)
+        source = origin.opened(args)
         plan = _plan(args, source, fit, folder)
         manifest = storing.finished(folder, plan)
         journal = None if manifest else storing.Journal(folder, plan)
@@ -85,7 +85,7 @@ def _layout(name, source, found) -> shards.Layout:
     height, width = next(iter(sizes)) if len(sizes) == 1 else (None, None)
     layout = shards.Layout(name, (height, width, channels), dtype, source.classes, source.captioned)
     if height is None and not layout.is_png:
-        raise ValueError(f'its arrays differ in size: give {origin.SIZES}')
+        raise ValueError('its arrays differ in size: give --image-size=PIXELS')
     return layout
 
 

@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
                 tally.add(one)
             line.update(tally.examples)
     wrong = _wrong(tally)
-    verdict = (not wrong, '; '.join(wrong) or 'nothing is wrong with it')
+    verdict = (not wrong, '; '.join(wrong) or _good(tally))
     facts = [f'{source.length:,} examples, fingerprint {source.fingerprint}', _said(fit)]
     print('\n'.join([name, *facts, '', *tally.lines(), '', f'verdict: {verdict[1]}']))
     if args.out:
@@ -48,7 +48,7 @@ def _named(args, overrides) -> tuple[str, entries.Entries, pictures.Fit]:
         return origin.of_config(build.resolve(args.config, overrides)['data'])
     if overrides:
         raise ValueError('--config.* without --config=FILE: leave it out')
-    return args.source, origin.opened(args.source, args.split, args.data_dir), origin.fit(args)
+    return args.source, origin.opened(args), origin.fit(args)
 
 
 def _looks(source, fit, indices) -> list[findings.Look]:
@@ -90,6 +90,12 @@ def _wrong(tally) -> list[str]:
     if tally.captioned and tally.uncaptioned == tally.examples:
         found.append('every caption is empty')
     return found
+
+
+def _good(tally) -> str:
+    notes = [f'{len(tally.bad):,} unreadable, which a training replaces'] if tally.bad else []
+    notes += [f'{tally.extra:,} copies'] if tally.extra else []
+    return f'can be trained on{": " if notes else ""}{", ".join(notes)}'
 
 
 def _said(fit) -> str:

@@ -64,7 +64,7 @@ def workers(asked: int, data) -> int:
     in memory or for one core, else as many as there are cores to spare beside the training's own."""
     if asked >= 0:
         return asked
-    return 0 if data.open().in_memory else min(_cores() - 1, WORKERS)
+    return 0 if data.open().resident else min(_cores() - 1, WORKERS)
 
 
 def _cores() -> int:

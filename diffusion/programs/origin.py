@@ -3,18 +3,20 @@
 import argparse
 import dataclasses
 
-from diffusion.data import entries, formats, pictures, records, stock
+from diffusion.data import entries, formats, pictures, prepared, stock
 
-SIZES = '--image-size=PIXELS'
+TFDS = 'tfds:'
 
 
 def add_flags(parser: argparse.ArgumentParser, needed: bool = True) -> None:
     """needed: whether a SOURCE must be named."""
     how = {} if needed else {'nargs': '?', 'default': ''}
     parser.add_argument('source', **how, metavar='SOURCE', help='a folder, file or URL of pictures, or tfds:NAME')
-    parser.add_argument('--split', default='train', metavar='NAME', help='of a TFDS set (default: train)')
+    parser.add_argument('--split', default='', metavar='NAME', help='of a set that has several')
+    parser.add_argument('--label', default='auto', metavar='NAME', help='the column or feature; none: no labels')
+    parser.add_argument('--caption', default='auto', metavar='NAME', help='the column or feature; none: no captions')
     parser.add_argument('--data-dir', default='', metavar='DIR', help="where a TFDS set lies (default: TFDS's own)")
-    # Underscores too: these are keys of a config.
+    # With underscores too, as the keys of a config are written.
     fit = pictures.Fit()
     parser.add_argument('--image-size', '--image_size', type=int, default=0, metavar='N', help='pixels of a side')
     parser.add_argument('--width', type=int, default=0, metavar='N', help='where it is not the height')
@@ -24,11 +26,14 @@ def add_flags(parser: argparse.ArgumentParser, needed: bool = True) -> None:
     parser.add_argument('--background', default='', metavar='R,G,B', help='below what is transparent (default: white)')
 
 
-def opened(source: str, split: str = 'train', data_dir: str = '') -> entries.Entries:
+def opened(args: argparse.Namespace) -> entries.Entries:
     """Raises ValueError, OSError."""
-    if source.startswith(stock.PREFIX):
-        return stock.opened(source.removeprefix(stock.PREFIX), split, data_dir)
-    return formats.open(source)
+    if args.data_dir:
+        if not args.source.startswith(TFDS):
+            raise ValueError(f'--data-dir is for sets of TFDS, not for {args.source}: leave it out')
+        name = args.source.removeprefix(TFDS)
+        return prepared.open_named(name, args.split or 'train', args.data_dir, args.label, args.caption)
+    return formats.open(args.source, args.split, args.label, args.caption)
 
 
 def fit(args: argparse.Namespace) -> pictures.Fit:
@@ -44,15 +49,15 @@ def fit(args: argparse.Namespace) -> pictures.Fit:
 
 def of_config(data: dict) -> tuple[str, entries.Entries, pictures.Fit]:
     """The set of a config's section `data`, what it is called, and what is made of its pictures. Raises ValueError."""
-    options = {key: value for key, value in data.items() if key != 'name'}
     if data['name'] == 'images':
-        known = {field.name for field in dataclasses.fields(pictures.Fit)}
-        return data['path'], formats.open(data['path']), pictures.Fit(**{k: options[k] for k in known & set(options)})
+        known = {field.name for field in dataclasses.fields(pictures.Fit)} & set(data)
+        fitted = pictures.Fit(**{key: tuple(data[key]) if key == 'background' else data[key] for key in known})
+        return data['path'], formats.open(data['path'], data['split'], data['label'], data['caption']), fitted
     if data['name'] == 'tfds':
-        found = stock.opened(options['dataset'], options['split'], options['data_dir'])
-        return f'{stock.PREFIX}{options["dataset"]}', found, pictures.Fit(options['image_size'])
+        found = prepared.open_named(data['dataset'], data['split'], data['data_dir'])
+        return f'{TFDS}{data["dataset"]}', found, pictures.Fit(data['image_size'], background=(), oriented=False)
     if data['name'] == 'emoji':
-        dataset = f'emoji/{options["subset"]}_{options["image_size"]}'
-        records.prepare(dataset, options['data_dir'])
-        return f'{stock.PREFIX}{dataset}', stock.opened(dataset, data_dir=options['data_dir']), pictures.Fit()
+        dataset = f'emoji/{data["subset"]}_{data["image_size"]}'
+        stock.prepare(dataset, data['data_dir'])
+        return f'{TFDS}{dataset}', prepared.open_named(dataset, 'train', data['data_dir']), pictures.Fit()
     raise ValueError(f'config.data is {data["name"]}, which holds no pictures')
