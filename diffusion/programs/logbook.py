@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from diffusion.data import pipeline
-from diffusion.programs import workdir
+from diffusion.programs import badfiles, workdir
 from diffusion.runtime import checkpoint, distributed, guard, incidents, meter, status, writer
 
 STILL = 0.01  # share of the weights that a step must change for it to be training
@@ -17,9 +17,16 @@ HUNGRY = 0.1  # share of the time that steps may wait for data before it is said
 class Logbook:
     """The metrics of a run and the judgement of the guard on each step, `standing`."""
 
-    def __init__(self, setup: Any, saved: checkpoint.Checkpoints, line: status.Status, step: int):
-        """setup: `train.Setup`; step: that the run goes on from."""
-        self._setup, self._saved, self._line = setup, saved, line
+    def __init__(
+        self,
+        setup: Any,
+        saved: checkpoint.Checkpoints,
+        line: status.Status,
+        step: int,
+        bad: badfiles.BadFiles,
+    ):
+        """setup: `train.Setup`; step: that the run goes on from; bad: the images that could not be read."""
+        self._setup, self._saved, self._line, self._bad = setup, saved, line, bad
         self._options = setup.run.train
         self.meter = meter.Meter(self._options.batch)
         self._layers = guard.layer_names(jax.eval_shape(setup.run.network.init, jax.random.key(0)))
@@ -63,7 +70,7 @@ class Logbook:
                 self._summarise(step)
 
     def _summarise(self, step):
-        latest = self.meter.summary()
+        latest = {**self.meter.summary(), 'bad_files': self._bad.count}
         self._metrics.write(step, latest)
         self._line.items = _shown(latest)
         if latest.get('changed', 1.0) < STILL and not self._warned:

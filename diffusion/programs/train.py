@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from diffusion import build, usage
-from diffusion.programs import feed, logbook, measured, preview, replay, rollback, startup, workdir
+from diffusion.programs import badfiles, feed, logbook, measured, preview, replay, rollback, startup, workdir
 from diffusion.programs import sheets as sheeting
 from diffusion.runtime import (
     checkpoint,
@@ -129,9 +129,15 @@ def train(setup: Setup, saved: checkpoint.Checkpoints, stop: preemption.Stop, do
         stop.announce = lambda name: line.say(_stopping(name))
         if done:
             stop.nothing_to_save(f'nothing to save beyond step {done}, which is: the same command goes on from there')
+<<<<<<< HEAD
         book = stack.enter_context(contextlib.closing(logbook.Logbook(setup, saved, line, done)))
         stream = feed.Feed(setup, done, book.standing.offset, lambda: book.meter.pace)
         stack.enter_context(contextlib.closing(stream))
+=======
+        bad = badfiles.BadFiles(setup)
+        book = stack.enter_context(contextlib.closing(logbook.Logbook(setup, saved, line, done, bad)))
+        stream = stack.enter_context(contextlib.closing(feed.Feed(setup, done, book.standing.offset, bad)))
+>>>>>>> ffc352cb23965add6b230078af7674c1c58bda87
         snaps = stack.enter_context(contextlib.closing(snapshots.Snapshots(folder, run.ema, done)))
         sheets = sheeting.Sheets(setup, book, line)
         # A run that was stopped while it drew its last sheet has no step left to take, but the sheet to draw.
