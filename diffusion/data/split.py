@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """train, validation: indices, ascending; groups: how many pictures are there more than once; together: examples
-    that are in such a group and for validation, where chance would have put some of them on the other side."""
+    """train, validation: indices, ascending; groups: how many pictures are there more than once; copies: the examples
+    that show them; together: those of them that are for validation."""
 
     train: list[int]
     validation: list[int]
     groups: int
+    copies: int
     together: int
 
 
@@ -42,4 +43,4 @@ def by_content(contents: Sequence[str], wanted: int) -> Split:
     assert not shared, 'equal pictures on both sides'
     many = [group for group in groups.values() if len(group) > 1]
     together = sum(len(group) for group in many if group[0] in chosen)
-    return Split(train, sorted(validation), len(many), together)
+    return Split(train, sorted(validation), len(many), sum(map(len, many)), together)

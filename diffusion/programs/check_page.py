@@ -60,7 +60,8 @@ def _grid(pictures):
         for png, label in pictures:
             source = base64.b64encode(png).decode()
             text = html.escape(label)
-            yield f'<figure><img alt="{text}" src="data:image/png;base64,{source}"><figcaption>{text}</figcaption></figure>'
+            image = f'<img alt="{text}" src="data:image/png;base64,{source}">'
+            yield f'<figure>{image}<figcaption>{text}</figcaption></figure>'
         yield '</div>'
 
 

@@ -103,16 +103,16 @@ class Tally:
         if self.classes:
             rows = [[name, f'{self.labels[label]:,}'] for label, name in enumerate(self.classes)]
             more = [['(no label)', f'{self.labels[-1]:,}']] if self.labels[-1] else []
-            found.append((f'{len(self.classes):,} classes', ['class', 'examples'], [*rows, *more]))
+            found.append((f'Classes: {len(self.classes):,}', ['class', 'examples'], [*rows, *more]))
         if self.captioned:
             rows = [['without one', f'{self.uncaptioned:,}'], ['longest', f'{self.longest:,} characters']]
             found.append(('Captions', ['', ''], [*rows, *(['such as', text] for text in self.captions)]))
         if self.copies:
             rows = [[f'{len(names)} times', ', '.join(names[:5])] for names in list(self.copies.values())[:SHOWN]]
-            found.append((f'{len(self.copies):,} pictures are there more than once', ['', 'files'], rows))
+            found.append((f'Pictures that are there more than once: {len(self.copies):,}', ['', 'files'], rows))
         if self.bad:
             rows = [list(row) for row in self.bad[:SHOWN]]
-            found.append((f'{len(self.bad):,} unreadable', ['file', 'reason'], rows))
+            found.append((f'Unreadable: {len(self.bad):,}', ['file', 'reason'], rows))
         return found
 
     def _counts(self):

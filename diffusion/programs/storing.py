@@ -20,7 +20,6 @@ from diffusion.data import shards
 from diffusion.runtime import writer
 
 MANIFEST, BAD, WORK = 'manifest.json', 'bad_files.jsonl', '.building'
-CHUNK = 1024  # examples looked at between two entries of the journal
 BLOCK = 32  # examples encoded by one thread at a time
 THREADS = min(os.cpu_count() or 1, 32)
 
@@ -40,6 +39,12 @@ class Journal:
             self._lock.close()
             raise ValueError(f'{folder} is being built by another process') from error
         writer.write_json(self._work / 'plan.json', plan)
+        for path in folder.glob('.*'):
+            if path != self._work:
+                path.unlink()  # what a build that was killed was writing
+
+    def has(self, name: str) -> bool:
+        return (self._work / f'{name}.json').exists()
 
     def recall(self, name: str):
         """What was noted under a name, None for nothing."""
@@ -106,6 +111,7 @@ def finished(folder: Path, plan: dict) -> dict | None:
     if not isinstance(manifest, dict) or 'plan' not in manifest:
         raise ValueError(f'{path} is not the manifest of a set: name an empty folder')
     _same(manifest['plan'], plan, f'{folder} holds a set that was built')
+    shutil.rmtree(folder / WORK, ignore_errors=True)  # of a build that was killed as it took it away
     return manifest
 
 

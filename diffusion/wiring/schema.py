@@ -122,9 +122,9 @@ class Runtime:
     """platform: 'auto', 'cpu', 'gpu' or 'tpu'; devices: 0 for all, on a CPU one a core; fsdp: over how many devices
     parameters are split; tensor: over how many each layer's features and heads are; slices: groups of devices with a
     slow network between them, 0: as the hardware says. What these leave of the devices splits the batch, as fsdp and
-    slices do. workers: processes of each host that read the data, -1: none for a set in memory, else all cores but
-    one; ahead: batches read ahead, 0: as many as the steps of two seconds take. Where a run computes, not what: it may
-    change from start to start.
+    slices do. workers: processes of each host that read the data, -1: none for a set in memory or on fewer than
+    four cores, else all cores but one; ahead: batches read ahead, 0: as many as the steps of two seconds take. Where
+    a run computes, not what: it may change from start to start.
 
     Deadlines in s: startup, until all processes have reported; watchdog, in which something must finish, a step, the
     compilation, a call of the sampler, a checkpoint (0: no watchdog); grace, from a signal to the end with everything

@@ -33,8 +33,8 @@ def test_who_reads_changes_nothing_and_waiting_is_said_once(call, tmp_path, monk
 
 
 def test_sets_in_memory_are_read_without_processes():
-    def data(in_memory):
-        return types.SimpleNamespace(open=lambda: types.SimpleNamespace(resident=in_memory))
+    def data(resident):
+        return types.SimpleNamespace(open=lambda: types.SimpleNamespace(resident=resident))
 
     assert feed.workers(-1, data(True)) == 0
     assert feed.workers(3, data(True)) == feed.workers(3, data(False)) == 3
