@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from diffusion.data import emoji_dataset, records, sources
+from diffusion.data import emoji_dataset, pictures, records, sources
 
 
 @pytest.mark.parametrize(('subset', 'size'), [('faces', 16), ('faces', 32), ('all', 32)])
@@ -62,10 +62,10 @@ def test_decode_cuts_the_centre_and_keeps_what_fits():
     wide[:, 20:40] = (10, 200, 30)
     png = io.BytesIO()
     PIL.Image.fromarray(wide).save(png, format='PNG')
-    np.testing.assert_array_equal(records.decode(png.getvalue(), (20, 60, 3)), wide)
+    np.testing.assert_array_equal(pictures.decode(png.getvalue(), pictures.Fit(20, width=60)), wide)
     # Pillow rounds between its two passes.
-    assert abs(records.decode(png.getvalue(), (5, 5, 3)).astype(int) - (10, 200, 30)).max() <= 1
-    assert records.decode(png.getvalue(), (5, 5, 1)).shape == (5, 5, 1)
+    assert abs(pictures.decode(png.getvalue(), pictures.Fit(5)).astype(int) - (10, 200, 30)).max() <= 1
+    assert pictures.decode(png.getvalue(), pictures.Fit(5, channels=1)).shape == (5, 5, 1)
 
 
 def test_facts_of_sets_that_are_not_there(tmp_path):
