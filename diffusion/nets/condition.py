@@ -26,7 +26,7 @@ class Condition(nnx.Module):
         """noise: [B] -> vector: [B, features], tokens: [B, L, text_width] or None, mask: [B, L] or None."""
         vector = self.noise(layers.noise_features(noise, self.features))
         if self.label is not None:
-            vector = vector + self.label(cond['label'] + 1)
+            vector = vector + layers.spread(self.label(cond['label'] + 1))
         tokens = mask = None
         if self.text is not None:
             tokens, mask, pooled = self.text(cond['tokens'])

@@ -1,14 +1,10 @@
 """The batches of a run: from a step on, and from another one when it goes back."""
 
-<<<<<<< HEAD
 import os
 from collections.abc import Callable
 
 from diffusion.data import ahead, pipeline
-=======
-from diffusion.data import pipeline
 from diffusion.programs import badfiles
->>>>>>> ffc352cb23965add6b230078af7674c1c58bda87
 from diffusion.runtime import mesh
 
 # More processes than this share little on one host: the parent takes each batch through one pipe.
@@ -20,17 +16,12 @@ FEW = 4
 class Feed:
     """What this process needs of each global batch, read ahead by so much as the pace of the steps asks for."""
 
-<<<<<<< HEAD
-    def __init__(self, setup, step: int, offset: int, pace: Callable[[], float | None] = lambda: None):
-        """setup: `train.Setup`; step: whose batches came before; offset: examples passed over; pace: seconds a step
-        takes beside the waiting for data, None where that is not known yet."""
-        self._setup, self._pace = setup, pace
-=======
-    def __init__(self, setup, step: int, offset: int, bad: badfiles.BadFiles):
+    def __init__(
+        self, setup, step: int, offset: int, bad: badfiles.BadFiles, pace: Callable[[], float | None] = lambda: None
+    ):
         """setup: `train.Setup`; step: whose batches came before; offset: examples passed over; bad: is told of images
-        that could not be read."""
-        self._setup, self._bad = setup, bad
->>>>>>> ffc352cb23965add6b230078af7674c1c58bda87
+        that could not be read; pace: seconds a step takes beside the waiting for data, None where that is not known."""
+        self._setup, self._bad, self._pace = setup, bad, pace
         self._open(step, offset)
 
     def _open(self, step, offset):
@@ -44,11 +35,7 @@ class Feed:
         self._open(step, offset)
 
     def next(self) -> dict:
-<<<<<<< HEAD
-        return self._ahead.next()
-=======
-        return self._bad.see(next(self._batches))
->>>>>>> ffc352cb23965add6b230078af7674c1c58bda87
+        return self._bad.see(self._ahead.next())
 
     def close(self) -> None:
         self._ahead.close()

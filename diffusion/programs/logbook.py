@@ -32,8 +32,7 @@ class Logbook:
         self._layers = guard.layer_names(jax.eval_shape(setup.run.network.init, jax.random.key(0)))
         self._incidents = incidents.there(setup.folder)
         saved.spared.update(self._incidents.values())
-        self._metrics, self._warned = None, False
-        self._hungry, self._fed = 0, True
+        self._metrics, self._warned, self._hungry = None, set(), 0
         self.go_on(step, standing_of(saved, step))
 
     def go_on(self, step: int, standing: guard.Standing) -> None:
@@ -73,30 +72,33 @@ class Logbook:
         latest = {**self.meter.summary(), 'bad_files': self._bad.count}
         self._metrics.write(step, latest)
         self._line.items = _shown(latest)
-        if latest.get('changed', 1.0) < STILL and not self._warned:
-            self._line.say(
-                f'warning: step {step} changed {latest["changed"]:.2%} of the numbers in the weights; their precision '
-                'or the learning rate is too low for the rest'
+        if latest.get('changed', 1.0) < STILL:
+            self.warn(
+                'changed',
+                f'step {step} changed {latest["changed"]:.2%} of the numbers in the weights; their precision or the '
+                'learning rate is too low for the rest',
             )
-            self._warned = True
-        self._warn_of_waiting(step, latest['data_wait'])
-        self._written = step
-
-    def _warn_of_waiting(self, step, share):
         # Two windows one after the other: the first batches of a run are always waited for.
-        self._hungry = self._hungry + 1 if share > HUNGRY else 0
-        if self._hungry == 2 and self._fed:
-            self._line.say(
-                f'warning: {share:.0%} of the time up to step {step} was spent waiting for data; what they give and '
-                f'what the steps need: diffusion data bench --workdir={self._setup.folder}'
+        self._hungry = self._hungry + 1 if latest['data_wait'] > HUNGRY else 0
+        if self._hungry == 2:
+            self.warn(
+                'data_wait',
+                f'{latest["data_wait"]:.0%} of the time up to step {step} was spent waiting for data; what they give and '
+                f'what the steps need: diffusion data bench --workdir={self._setup.folder}',
             )
-            self._fed = False
+        self._written = step
 
     def end(self, step: int) -> None:
         """Writes what has come since the last line, where the run stops."""
         self.settle()
         if self._written < step:
             self._summarise(step)
+
+    def warn(self, about: str, message: str) -> None:
+        """Says so, the first time about each thing."""
+        if about not in self._warned:
+            self._warned.add(about)
+            self._line.say(f'warning: {message}')
 
     def write(self, step: int, values: dict) -> None:
         self._metrics.write(step, values)
