@@ -83,8 +83,8 @@ class Logbook:
         if self._hungry == 2:
             self.warn(
                 'data_wait',
-                f'{latest["data_wait"]:.0%} of the time up to step {step} was spent waiting for data; what they give and '
-                f'what the steps need: diffusion data bench --workdir={self._setup.folder}',
+                f'{latest["data_wait"]:.0%} of the time up to step {step} was spent waiting for data; what they give '
+                f'and what the steps need: diffusion data bench --workdir={self._setup.folder}',
             )
         self._written = step
 
