@@ -199,6 +199,7 @@ def open_named(dataset: str, split: str, data_dir: str, label: str = 'auto', cap
     chosen = used(made.info, label, caption)
     part = _part(made, split, dataset, _commands(made, 'FOLDER'))
     shards = [(os.path.basename(one.filename), one.skip, one.take) for one in part.file_instructions]
+    _check_shards(part)
     mark = digest(made.info.full_name, split, part.num_bytes, shards, chosen.image, chosen.shape)
     return _entries(_Split(os.fspath(made.data_path), split, chosen, part.num_examples), part, mark)
 
@@ -223,6 +224,7 @@ def open(folder: str, split: str, label: str, caption: str) -> entries.Entries:
     split = split or known[0]
     chosen = used(made.info, label, caption)
     part = _part(made, split, folder, 'file_format=array_record')
+    _check_shards(part)
     names = [os.path.basename(one.filename) for one in part.file_instructions]
     told = ['features.json', *(name for name in os.listdir(folder) if name.endswith('.labels.txt'))]
     files = [storage.File(name, storage.size(posixpath.join(folder, name))) for name in sorted({*names, *told})]
@@ -234,7 +236,6 @@ def open(folder: str, split: str, label: str, caption: str) -> entries.Entries:
 def _entries(table, part, mark):
     if not table.length:
         raise ValueError(f'TFDS set at {table.folder}: split {table.split!r} is empty')
-    _check_shards(part)
     return entries.Entries(
         table.length,
         mark,
