@@ -14,6 +14,7 @@ import numpy as np
 from absl import flags
 from grain import experimental
 
+from diffusion.data import buckets as bucketing
 from diffusion.data import sources
 
 # Up to here an epoch's order is kept as a table of at most 16 MiB; beyond, single places of it are
@@ -23,34 +24,54 @@ TABLE = 2**22
 ROUNDS = 4
 
 
-def example_ids(positions: np.ndarray, examples: int, seed: int) -> np.ndarray:
+def example_ids(positions: np.ndarray, examples: int, seed: int, order: Callable | None = None) -> np.ndarray:
     """Which example stands at each position of the stream: int64 [B] -> int64 [B] in [0, examples).
 
     Position p is number k of epoch e, (e, k) = divmod(p, examples). Every epoch is a permutation of
-    its own, keyed by (seed, e).
+    its own, keyed by (seed, e). order: (examples, seed, e) -> that permutation, None for one that remembers a few.
     """
+    order = order or _order
     epochs, ranks = np.divmod(positions, examples)
     ids = np.empty(len(positions), np.int64)
     for epoch in np.unique(epochs).tolist():
         here = epochs == epoch
         if examples <= TABLE:
-            ids[here] = _order(examples, seed, epoch)[ranks[here]]
+            ids[here] = order(examples, seed, epoch)[ranks[here]]
         else:
             ids[here] = _places(ranks[here], examples, seed, epoch)
     return ids
 
 
-@functools.lru_cache(maxsize=4)
-def _order(examples, seed, epoch):
+def _shuffled(examples, seed, epoch):
     # Sorting raw bits, whose stream numpy promises never to change, as it does not for permutation().
     bits = np.random.PCG64(np.random.SeedSequence((seed, epoch))).random_raw(examples)
     return np.argsort(bits, kind='stable').astype(np.int32)
+
+
+_order = functools.lru_cache(maxsize=4)(_shuffled)
+# Of every bucket the epoch it is in, and one more where a batch goes on into the next.
+_bucket_order = functools.lru_cache(maxsize=2 * bucketing.MOST)(_shuffled)
 
 
 def _places(ranks, examples, seed, epoch):
     key = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
     place = functools.partial(experimental.index_shuffle, max_index=examples - 1, seed=key, rounds=ROUNDS)
     return [place(index=rank) for rank in ranks.tolist()]
+
+
+def batch_ids(
+    found: bucketing.Buckets | None, examples: int, first: int, rows: np.ndarray, batch: int, seed: int
+) -> tuple[np.ndarray, tuple[int, int] | None]:
+    """The examples at rows of the global batch that begins at position `first` of the stream, int64 [b], and the size
+    of their bucket, None without buckets.
+
+    With buckets positions count whole batches: `first` between two stands for the one it lies in.
+    """
+    if found is None:
+        return example_ids(first + rows, examples, seed), None
+    bucket, number = bucketing.Schedule(tuple(map(len, found.members)), batch, seed).place(first // batch)
+    ids = found.members[bucket]
+    return ids[example_ids(number * batch + rows, len(ids), seed, _bucket_order)], found.sizes[bucket]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,14 +85,16 @@ class Batches:
     rows: np.ndarray
     start: int
     offset: int
+    # Looked for once, not by every process that the source is opened anew in.
+    buckets: bucketing.Buckets | None = None
 
     def __len__(self) -> int:
         return (sys.maxsize - self.offset) // self.batch - self.start
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-        positions = (self.start + int(i)) * self.batch + self.offset + self.rows
-        ids = example_ids(positions, len(self.source), self.seed)
-        batch = self.source.gather(ids)
+        first = (self.start + int(i)) * self.batch + self.offset
+        ids, size = batch_ids(self.buckets, len(self.source), first, self.rows, self.batch, self.seed)
+        batch = self.source.gather(ids, size)
         captions = batch.pop('caption', None)
         if self.encode is not None:
             batch['tokens'] = self.encode(captions)
@@ -99,7 +122,8 @@ def batches(
     workers: how many processes do so instead, each with one thread and the set opened anew, 0 for none; none of the
     three changes a batch. A batch is {'image': [b, H, W, C], 'index': int64 [b] (example ids), 'label': int32 [b] if
     there are classes, 'tokens': int32 [b, L] with `encode`}. Over all rows every example appears once an epoch, in an
-    order that depends on neither the processes nor, but for where it is cut, on `batch`.
+    order that depends on neither the processes nor, but for where it is cut, on `batch`; with buckets it is
+    `buckets.Schedule` that says when, and the images of a batch have the size of theirs.
 
     The iterator's `close()` ends its threads and processes. Raises ValueError for what cannot be.
     """
@@ -114,7 +138,7 @@ def batches(
         raise ValueError('encode: this data set has no captions')
     # Opened here, so that missing data is an error of this call, not of a thread later on.
     len(source)
-    items = Batches(source, batch, seed, encode, rows, start, offset)
+    items = Batches(source, batch, seed, encode, rows, start, offset, source.buckets)
     if workers:
         return _by_processes(grain.MapDataset.source(items), workers, ahead)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(ahead, threads))

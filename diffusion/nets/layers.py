@@ -65,10 +65,10 @@ class Conv(nnx.Conv):
         return spread(super().__call__(x))
 
 
-def linear(features_in, features_out, *, rngs, dtype=None, zero=False):
+def linear(features_in, features_out, *, rngs, dtype=None, zero=False, bias=True):
     """A dense layer with float32 parameters that computes in dtype; zero: starts as the zero map."""
     init = {'kernel_init': zeros} if zero else {}
-    return Linear(features_in, features_out, dtype=dtype, rngs=rngs, **init)
+    return Linear(features_in, features_out, dtype=dtype, rngs=rngs, use_bias=bias, **init)
 
 
 def conv(features_in, features_out, kernel, *, rngs, dtype=None, zero=False):

@@ -17,10 +17,16 @@ class Feed:
     """What this process needs of each global batch, read ahead by so much as the pace of the steps asks for."""
 
     def __init__(
-        self, setup, step: int, offset: int, bad: badfiles.BadFiles, pace: Callable[[], float | None] = lambda: None
+        self,
+        setup,
+        step: int,
+        offset: int,
+        bad: badfiles.BadFiles,
+        pace: Callable[[], float | None] = lambda: None,
     ):
         """setup: `train.Setup`; step: whose batches came before; offset: examples passed over; bad: is told of images
-        that could not be read; pace: seconds a step takes beside the waiting for data, None where that is not known."""
+        that could not be read; pace: seconds a step takes beside the waiting for data, None where that is not known
+        yet."""
         self._setup, self._bad, self._pace = setup, bad, pace
         self._open(step, offset)
 

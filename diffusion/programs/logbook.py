@@ -32,7 +32,8 @@ class Logbook:
         self._layers = guard.layer_names(jax.eval_shape(setup.run.network.init, jax.random.key(0)))
         self._incidents = incidents.there(setup.folder)
         saved.spared.update(self._incidents.values())
-        self._metrics, self._warned, self._hungry = None, set(), 0
+        self._metrics, self._warned = None, set()
+        self._hungry = 0
         self.go_on(step, standing_of(saved, step))
 
     def go_on(self, step: int, standing: guard.Standing) -> None:
@@ -78,15 +79,18 @@ class Logbook:
                 f'step {step} changed {latest["changed"]:.2%} of the numbers in the weights; their precision or the '
                 'learning rate is too low for the rest',
             )
+        self._warn_of_waiting(step, latest['data_wait'])
+        self._written = step
+
+    def _warn_of_waiting(self, step, share):
         # Two windows one after the other: the first batches of a run are always waited for.
-        self._hungry = self._hungry + 1 if latest['data_wait'] > HUNGRY else 0
+        self._hungry = self._hungry + 1 if share > HUNGRY else 0
         if self._hungry == 2:
             self.warn(
                 'data_wait',
-                f'{latest["data_wait"]:.0%} of the time up to step {step} was spent waiting for data; what they give '
-                f'and what the steps need: diffusion data bench --workdir={self._setup.folder}',
+                f'{share:.0%} of the time up to step {step} was spent waiting for data; what they give and what the '
+                f'steps need: diffusion data bench --workdir={self._setup.folder}',
             )
-        self._written = step
 
     def end(self, step: int) -> None:
         """Writes what has come since the last line, where the run stops."""
@@ -129,9 +133,9 @@ class Logbook:
 
     def _evidence(self, step, row, norms, base):
         run, first = self._setup.run, (step - 1) * self._options.batch + self.standing.offset
-        ids = pipeline.example_ids(
-            np.arange(first, first + self._options.batch), run.facts.examples, self._options.seed
-        )
+        batch, seed = self._options.batch, self._options.seed
+        found = self._setup.data.buckets
+        ids, _ = pipeline.batch_ids(found, run.facts.examples, first, np.arange(batch), batch, seed)
         return {
             'step': step,
             'checkpoint': base,

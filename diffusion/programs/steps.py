@@ -25,6 +25,21 @@ class Parts:
     sheets: sheets.Sheets
 
 
+def compiled(run, grid: jax.sharding.Mesh, target: state.TrainState, beat: Callable = lambda name: None) -> Callable:
+    """(state, batch) -> state, metrics of a `build.Experiment`, compiled for every shape that its images have.
+
+    beat: told what is begun.
+    """
+    options = run.train
+    how = options.seed, options.accumulate, grid, run.probe, options.log_every
+    step = state.jit_step(state.step(run.loss, run.optimizer, run.ema, *how), grid, target)
+    programs = {}
+    for shape in run.facts.shapes:
+        beat(f'compiling the step for images of {" x ".join(map(str, shape))}')
+        programs[shape] = step.lower(target, run.batch_shapes(shape)).compile()
+    return lambda current, batch: programs[batch['image'].shape[1:]](current, batch)
+
+
 def take_all(parts: Parts, current: state.TrainState, step: Callable, done: int) -> tuple[state.TrainState, int, bool]:
     """The steps after `done`. Returns the state, the step it is of, and whether the run was stopped before its last.
 

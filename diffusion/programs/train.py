@@ -164,7 +164,7 @@ def _begin(parts, done):
     setup, dog = parts.setup, parts.dog
     dog.beat('restoring the state and compiling the step')
     going = done < setup.run.train.steps or parts.book.over
-    current, step = _state(setup, parts.saved, done, parts.line, going)
+    current, step = _state(setup, parts.saved, done, parts.line, going, dog.beat)
     every = setup.run.preview.every
     if going and every:
         dog.beat('compiling the sampler')
@@ -174,13 +174,15 @@ def _begin(parts, done):
     return current, step
 
 
-def _state(setup, saved, start, line, going):
+def _state(setup, saved, start, line, going, beat):
     run = setup.run
     target = state.abstract(setup.mesh, run.network.init, run.optimizer, run.memory, run.ema)
     weights = sum(leaf.size for leaf in jax.tree.leaves(target.params))
     processes = f' of {jax.process_count()} processes' if jax.process_count() > 1 else ''
     devices = f'{setup.mesh.size} {setup.mesh.devices.flat[0].platform} device(s){processes}'
-    shape = ' x '.join(map(str, run.facts.shape))
+    shape = f'{len(run.facts.shapes)} sizes' if setup.data.buckets else ' x '.join(map(str, run.facts.shape))
+    for said in _sizes(setup.data.buckets, run.train.batch):
+        line.say(said)
     line.say(f'{run.facts.examples:,} examples of {shape}; {weights:,} weights; {devices}; workdir {setup.folder}')
     if start:
         current = saved.restore(start, target)
@@ -190,12 +192,19 @@ def _state(setup, saved, start, line, going):
     if not going:
         return current, None
     begin = time.monotonic()
-    options = run.train
-    how = options.seed, options.accumulate, setup.mesh, run.probe, options.log_every
-    advance = state.step(run.loss, run.optimizer, run.ema, *how)
-    step = state.jit_step(advance, setup.mesh, target).lower(target, run.batch_shapes()).compile()
-    line.say(f'compiled the training step in {time.monotonic() - begin:.0f} s')
+    step = steps.compiled(run, setup.mesh, target, beat)
+    sizes = f' for {len(run.facts.shapes)} sizes' if len(run.facts.shapes) > 1 else ''
+    line.say(f'compiled the training step{sizes} in {time.monotonic() - begin:.0f} s')
     return current, step
+
+
+def _sizes(found, batch):
+    """What a reader should know of the buckets before they are trained on, None where there are none."""
+    if found is None:
+        return
+    for (height, width), ids, cut in zip(found.sizes, found.members, found.cut):
+        rare = f'; less than a batch: it comes once in {batch / len(ids):.0f} epochs' if len(ids) < batch else ''
+        yield f'images of {height} x {width}: {len(ids):,}, of which {cut:.1%} is cut{rare}'
 
 
 def _say(message: str) -> None:

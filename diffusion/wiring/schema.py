@@ -4,6 +4,7 @@ import dataclasses
 
 from diffusion import config as configs
 from diffusion.core import (
+    augment,
     density,
     discrete,
     grids,
@@ -25,8 +26,9 @@ from diffusion.runtime import ema, optimizer
 @dataclasses.dataclass(frozen=True)
 class Train:
     """batch: images a step over all devices and hosts; accumulate: pieces in which a batch is worked on one after the
-    other, to save memory, and which change nothing else; cond_dropout: share of examples trained without their
-    condition, what guidance needs; labels: whether class labels are a condition; uncertainty: whether each noise level
+    other, to save memory, and which change nothing else; cond_dropout: share of examples trained without any
+    condition, what guidance needs; label_dropout, text_dropout: share of those that lose this one besides, whatever
+    becomes of the others; labels: whether class labels are a condition; uncertainty: whether each noise level
     counts by the inverse of its learned loss (`core.uncertainty`); adaptive: bins of noise levels that are drawn by
     their loss (`core.adaptive`), 0: drawn as the density says; variance_steps: levels of the chain whose reverse
     variance is learned for sampler.learned (`core.variance`), 0: not learned; *_every: in steps; keep: newest
@@ -41,6 +43,8 @@ class Train:
     accumulate: int = 1
     seed: int = 0
     cond_dropout: float = 0.0
+    label_dropout: float = 0.0
+    text_dropout: float = 0.0
     labels: bool = True
     uncertainty: bool = False
     adaptive: int = 0
@@ -63,12 +67,22 @@ class Train:
         for key in ('keep_every', 'keep_best', 'skips', 'rollbacks', 'incidents'):
             if getattr(self, key) < 0:
                 raise ValueError(f'{key}={getattr(self, key)}: must be at least 0')
-        if not 0 <= self.cond_dropout < 1:
-            raise ValueError(f'cond_dropout={self.cond_dropout}: must be in [0, 1)')
+        for key in ('cond_dropout', 'label_dropout', 'text_dropout'):
+            if not 0 <= getattr(self, key) < 1:
+                raise ValueError(f'{key}={getattr(self, key)}: must be in [0, 1)')
         if self.adaptive < 0 or self.adaptive == 1:
             raise ValueError(f'adaptive={self.adaptive}: a number of bins, at least 2, or 0 for none')
         if self.variance_steps < 0 or self.variance_steps == 1:
             raise ValueError(f'variance_steps={self.variance_steps}: steps of a chain, at least 2, or 0 for none')
+
+    def dropouts(self) -> dict[str, float]:
+        """The conditions that are dropped by themselves, and how often."""
+        rates = {'label': self.label_dropout, 'tokens': self.text_dropout}
+        return {name: rate for name, rate in rates.items() if rate}
+
+    def never_without(self, null: dict) -> list[str]:
+        """Of the conditions in null those that no example is trained without."""
+        return [] if self.cond_dropout else [name for name in null if name not in self.dropouts()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,11 +154,12 @@ def _named(*modules):
     return {name: getattr(module, name) for module in modules for name in module.__all__}
 
 
-_DERIVED = frozenset({'channels', 'outputs', 'classes', 'vocabulary', 'length', 'rngs'})
+_DERIVED = frozenset({'channels', 'outputs', 'classes', 'vocabulary', 'length', 'augment', 'rngs'})
 
 SCHEMA = {
     'data': configs.Section(_named(sources)),
     'text': configs.Section(_named(tokens), frozenset({'captions'}), optional=True),
+    'augment': configs.Section(_named(augment), optional=True),
     'process': configs.Section(_named(process, discrete)),
     'precond': configs.Section(_named(precond)),
     'density': configs.Section(_named(density)),
