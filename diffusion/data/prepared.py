@@ -10,6 +10,7 @@ import json
 import os
 import posixpath
 import re
+import threading
 from typing import Any
 
 import numpy as np
@@ -76,9 +77,17 @@ def _text(value):
     return value.decode('utf-8') if isinstance(value, bytes) else str(value)
 
 
-@functools.lru_cache(maxsize=8)
+_opening = threading.Lock()
+
+
 def _source(folder, split, image):
-    """A process opens a set once; what it opened cannot be sent to another."""
+    """A process opens a set once, whichever of its threads comes first; what it opened cannot be sent to another."""
+    with _opening:
+        return _opened(folder, split, image)
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(folder, split, image):
     import tensorflow_datasets as tfds
 
     made = _from_folder(folder)
@@ -89,8 +98,8 @@ def _source(folder, split, image):
 def _from_folder(folder):
     import tensorflow_datasets as tfds
 
-    with contextlib.redirect_stdout(io.StringIO()):
-        return tfds.builder_from_directory(folder)
+    # Not with stdout put aside, as elsewhere: threads come here, and one would put aside what another has put there.
+    return tfds.builder_from_directory(folder)
 
 
 def digest(*facts: Any) -> str:
