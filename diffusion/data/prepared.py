@@ -10,6 +10,7 @@ import json
 import os
 import posixpath
 import re
+import threading
 from typing import Any
 
 import numpy as np
@@ -76,9 +77,17 @@ def _text(value):
     return value.decode('utf-8') if isinstance(value, bytes) else str(value)
 
 
-@functools.lru_cache(maxsize=8)
+_opening = threading.Lock()
+
+
 def _source(folder, split, image):
-    """A process opens a set once; what it opened cannot be sent to another."""
+    """A process opens a set once, whichever of its threads comes first; what it opened cannot be sent to another."""
+    with _opening:
+        return _opened(folder, split, image)
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(folder, split, image):
     import tensorflow_datasets as tfds
 
     made = _from_folder(folder)
@@ -89,8 +98,8 @@ def _source(folder, split, image):
 def _from_folder(folder):
     import tensorflow_datasets as tfds
 
-    with contextlib.redirect_stdout(io.StringIO()):
-        return tfds.builder_from_directory(folder)
+    # Not with stdout put aside, as elsewhere: threads come here, and one would put aside what another has put there.
+    return tfds.builder_from_directory(folder)
 
 
 def digest(*facts: Any) -> str:
@@ -199,6 +208,7 @@ def open_named(dataset: str, split: str, data_dir: str, label: str = 'auto', cap
     chosen = used(made.info, label, caption)
     part = _part(made, split, dataset, _commands(made, 'FOLDER'))
     shards = [(os.path.basename(one.filename), one.skip, one.take) for one in part.file_instructions]
+    _check_shards(part)
     mark = digest(made.info.full_name, split, part.num_bytes, shards, chosen.image, chosen.shape)
     return _entries(_Split(os.fspath(made.data_path), split, chosen, part.num_examples), part, mark)
 
@@ -223,6 +233,7 @@ def open(folder: str, split: str, label: str, caption: str) -> entries.Entries:
     split = split or known[0]
     chosen = used(made.info, label, caption)
     part = _part(made, split, folder, 'file_format=array_record')
+    _check_shards(part)
     names = [os.path.basename(one.filename) for one in part.file_instructions]
     told = ['features.json', *(name for name in os.listdir(folder) if name.endswith('.labels.txt'))]
     files = [storage.File(name, storage.size(posixpath.join(folder, name))) for name in sorted({*names, *told})]
@@ -234,7 +245,6 @@ def open(folder: str, split: str, label: str, caption: str) -> entries.Entries:
 def _entries(table, part, mark):
     if not table.length:
         raise ValueError(f'TFDS set at {table.folder}: split {table.split!r} is empty')
-    _check_shards(part)
     return entries.Entries(
         table.length,
         mark,

@@ -53,9 +53,8 @@ def missing(path: str) -> FileNotFoundError:
     if remote(path) or not os.path.isdir(folder or '.'):
         return FileNotFoundError(f'{path} is not there')
     close = difflib.get_close_matches(name, os.listdir(folder or '.'), 1, 0.5)
-    return FileNotFoundError(
-        f'{path} is not there' + (f': did you mean {os.path.join(folder, close[0])}?' * bool(close))
-    )
+    hint = f': did you mean {os.path.join(folder, close[0])}?' if close else ''
+    return FileNotFoundError(f'{path} is not there{hint}')
 
 
 def size(path: str) -> int:

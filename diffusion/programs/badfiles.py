@@ -34,8 +34,8 @@ class BadFiles:
         return len(self._known)
 
     def see(self, batch: dict) -> dict:
-        """The batch without its mark of substitutes, once what they stand for is named. Raises `usage.Fault` where there
-        are more than `Source.max_bad`."""
+        """The batch without its mark of substitutes, once what they stand for is named. Raises `usage.Fault` where
+        there are more than `Source.max_bad`."""
         if 'bad' not in batch:
             return batch
         new = [i for i in batch['index'][batch['bad']].tolist() if i not in self._known]
