@@ -78,7 +78,6 @@ def _cost(args, device, ema=False, guarded=False, meters=False, still=False) -> 
         if not ema:
             without.enter_context(mock.patch.object(type(run.ema), 'advance', lambda self, averages, *_: averages))
         if not guarded:
-            without.enter_context(mock.patch.object(guard, 'kept', lambda ok, old, new: new))
             without.enter_context(mock.patch.object(guard, 'healthy', lambda value, norms: True))
         if still:
             without.enter_context(mock.patch.object(state.vitals, 'at', lambda due, measure: {}))

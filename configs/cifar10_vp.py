@@ -2,7 +2,8 @@
 
     diffusion train --config=configs/cifar10_vp.py --workdir=runs/cifar10_vp
 
-Hardware: 8 accelerators of 16 GB. Song et al. report FID 2.55 for DDPM++ cont. (VP) after 1.3 M steps of 128.
+Hardware: 8 accelerators of 16 GB. Song et al. report FID 2.55 for DDPM++ cont. (VP) after 1.3 M steps of 128, half of
+the images mirrored (as Ho et al. 2006.11239, App. B).
 Result here: unverified.
 """
 
@@ -13,6 +14,7 @@ def get_config():
     return ml_collections.ConfigDict(
         dict(
             data=dict(name='tfds', dataset='cifar10', split='train'),
+            augment=dict(name='flip'),
             process=dict(name='VP', beta_min=0.1, beta_max=20.0, t_min=1e-3),
             precond=dict(name='eps'),
             density=dict(name='uniform_t'),

@@ -2,8 +2,8 @@
 
     diffusion train --config=configs/imagenet256_dit.py --workdir=runs/imagenet256_dit
 
-Hardware: 32 accelerators of 16 GB. The paper works on latents of 32 x 32; here the pixels themselves. Result:
-unverified.
+Hardware: 32 accelerators of 16 GB. The paper works on latents of 32 x 32; here the pixels themselves, mirrored at
+random as there (Sec. 4). Result: unverified.
 """
 
 import ml_collections
@@ -13,6 +13,7 @@ def get_config():
     return ml_collections.ConfigDict(
         dict(
             data=dict(name='tfds', dataset='imagenet2012', split='train', image_size=256),
+            augment=dict(name='flip'),
             process=dict(name='Flow'),
             precond=dict(name='x0'),
             density=dict(name='logit_normal', mean=0.8, std=0.8),

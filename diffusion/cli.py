@@ -14,6 +14,7 @@ PROGRAMS = {
     'evaluate': 'measure a checkpoint: bits per dimension',
     'edit': 'change pictures with a checkpoint: interpolate, invert',
     'checkpoint': 'look at, check and use checkpoints: show, verify, prove, ema',
+    'data': 'look at a data set, store it, measure how fast it is read: check, build, bench',
     'doctor': 'what is installed, what devices there are, what is missing',
 }
 

@@ -28,11 +28,11 @@ NETS = {
     ],
     'UNet': [
         'emoji', 'net.width=16', 'net.multipliers=1,2', 'net.attention=1', 'net.cross_attention=1', 'net.head_width=8',
-        'net.dropout=0.1',
+        'net.dropout=0.1', 'augment.name=edm', 'augment.p=0.5',
     ],
     'DiT': [
         'emoji', 'net.name=DiT', 'net.patch=4', 'net.width=32', 'net.depth=2', 'net.heads=4', 'net.text_width=16',
-        'net.text_layers=1', 'net.dropout=0.1',
+        'net.text_layers=1', 'net.dropout=0.1', 'augment.name=flip',
     ],
 }  # fmt: skip
 BATCH = 32

@@ -7,6 +7,8 @@ import pytest
 
 from diffusion import build
 from diffusion import config as configs
+from diffusion.data import tokens
+from diffusion.programs import opening
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted((ROOT / 'configs').glob('*.py'))
@@ -143,10 +145,71 @@ def test_guidance_on_a_model_trained_without_dropout_is_refused():
         build.experiment(config, build.facts(config, build.source(config)))
 
 
+def both(**train):
+    """A model of labels and text, guided; its data are never opened."""
+    config = build.override(
+        configs.load(str(ROOT / 'configs/emoji.py')),
+        ['train.labels=true', 'train.cond_dropout=0', *(f'train.{key}={value}' for key, value in train.items())],
+    )
+    return config, build.Facts((16, 16, 3), ('a', 'b'), tokens.words(captions=['a cat']), 'uint8', 10, 'none')
+
+
+@pytest.mark.parametrize(
+    'train,never',
+    [
+        (dict(), 'its label and its text'),
+        (dict(label_dropout=0.1), 'its text'),
+        (dict(text_dropout=0.1), 'its label'),
+        (dict(text_dropout=0.1, label_dropout=0.1), None),
+        (dict(cond_dropout=0.1), None),
+    ],
+)
+def test_guidance_needs_every_condition_to_have_been_dropped(train, never):
+    config, facts = both(**train)
+    if never:
+        with pytest.raises(configs.ConfigError, match=f'condition dropout .* never without {never}:'):
+            build.experiment(config, facts)
+        config['guidance'] = {'name': 'none'}
+    run = build.experiment(config, facts)
+    assert (run.probe is None) == bool(never)
+    names = {'label': '--label', 'tokens': '--prompt'}
+    kept = run.train.never_without(run.null)
+    for given in ((), ('label',), ('tokens',), ('label', 'tokens')):
+        wanted = [names[name] for name in kept if name not in given]
+        words = {'prompts': ['a'] * ('tokens' in given), 'labels': ['a'] * ('label' in given)}
+        if not wanted:
+            opening.check_conditioned(run, **words)
+            continue
+        with pytest.raises(ValueError, match='never trained without its condition: add .*' + wanted[0]):
+            opening.check_conditioned(run, **words)
+
+
+def test_a_dropout_of_what_is_no_condition_is_refused():
+    config = resolve(['train.text_dropout=0.1'])
+    with pytest.raises(configs.ConfigError, match='train.text_dropout=0.1 has no effect: text is no condition'):
+        build.experiment(config, build.facts(config, build.source(config)))
+    with pytest.raises(configs.ConfigError, match=r'label_dropout=1.0: must be in \[0, 1\)'):
+        build.override(small(), ['train.label_dropout=1'])
+
+
 def test_a_net_that_cannot_take_the_images_is_refused():
     config = resolve(['net.name=DiT', 'net.patch=3', 'net.width=32', 'net.depth=1', 'net.heads=2'])
     with pytest.raises(configs.ConfigError, match='config.net does not fit the data'):
         build.experiment(config, build.facts(config, build.source(config)))
+
+
+def test_an_augmentation_that_cannot_be_is_refused(faces, data_dir):
+    config = resolve(['augment.name=flip'])
+    with pytest.raises(configs.ConfigError, match='augment.name=flip: these data are points'):
+        build.experiment(config, build.facts(config, build.source(config)))
+    pixels = ['data.name=emoji', f'data.data_dir={data_dir}']
+    config = resolve([*pixels, 'augment.name=edm'])
+    with pytest.raises(configs.ConfigError, match='PointNet cannot be told .* use UNet or DiT'):
+        build.experiment(config, build.facts(config, build.source(config)))
+    with pytest.raises(configs.ConfigError, match='config.augment: p=2.0'):
+        build.override(small(), ['augment.name=edm', 'augment.p=2'])
+    config = resolve([*pixels, 'augment.name=flip', 'augment.p=0.2'])
+    build.experiment(config, build.facts(config, build.source(config)))
 
 
 @pytest.mark.parametrize('name', ['karras', 'trailing'])

@@ -12,7 +12,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 ROOMS = {
     'core': ({'core'}, {'jax', 'numpy'}),
     'nets': ({'nets'}, {'jax', 'numpy', 'flax'}),
-    'data': ({'data'}, {'numpy', 'grain', 'tensorflow_datasets', 'array_record', 'PIL', 'fsspec', 'pyarrow'}),
+    'data': (
+        {'data'},
+        {'numpy', 'absl', 'array_record', 'grain', 'tensorflow_datasets', 'PIL', 'fsspec', 'pyarrow'},
+    ),
     'runtime': ({'runtime'}, {'jax', 'numpy', 'optax', 'orbax', 'grain', 'tensorboardX', 'rich', 'PIL'}),
     'evaluation': ({'evaluation', 'nets'}, {'jax', 'numpy'}),
 }

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from diffusion.core import adaptive, randomness, uncertainty, variance
+from diffusion.core import adaptive, augment, randomness, uncertainty, variance
 from diffusion.core import density as densities
 from diffusion.core import precond as preconds
 from diffusion.core import weighting as weightings
@@ -61,17 +61,21 @@ def denoising(
     adapt: bool = False,
     uncertain: bool = False,
     variance_steps: int = 0,
+    augmentation: augment.Augment | None = None,
+    dropouts: dict[str, float] | None = None,
 ) -> Loss:
     """E weight |D(x_0 + sigma eps; sigma) - x_0|**2: Karras et al. 2206.00364, Eq. 2.
 
-    Noise level, noise, dropout and the dropped conditions of an example follow from key and its place in the global
-    batch.
+    Noise level, noise, dropout, the dropped conditions and the augmentation of an example follow from key and its place
+    in the global batch.
 
     denoiser: see `precond.denoiser`; null: the null condition, dict of [...]; cond_dropout: in [0, 1]; weighting:
     None for `weighting.uniform`, the plain squared error of the network F for every prediction type; adapt: whether
     noise levels follow `adaptive`, which finds its memory under that name; uncertain: whether the loss is tempered by
     the `uncertainty` in params; variance_steps: T of the chain whose reverse variance is learned besides, with
-    `variance.moments` as the denoiser (0: none).
+    `variance.moments` as the denoiser (0: none); augmentation: of x0, before the noise, whose labels, where it has any,
+    the denoiser finds in cond as 'augment', also where the other conditions are dropped; dropouts: of single
+    conditions by name, each dropped by itself besides the cond_dropout of all together.
 
     Returns the loss with x0: [B, H, W, C] float32, cond: dict of [B, ...], memory: dict. Its metric `loss` is that
     expectation whatever the options; `loss_sigma_*` are pairs [sum, weight], the loss in ranges of sigma.
@@ -87,6 +91,11 @@ def denoising(
         noise = randomness.normal(randomness.substream(keys, 'noise'), x0.shape[1:])
         if cond and cond_dropout:
             cond = drop(randomness.substream(keys, 'cond'), cond, null, cond_dropout)
+        for name, rate in (dropouts or {}).items():
+            cond = cond | drop(randomness.substream(keys, f'cond {name}'), {name: cond[name]}, null, rate)
+        if augmentation:
+            x0, labels = augmentation.apply(randomness.substream(keys, 'augment'), x0)
+            cond = {**cond, 'augment': labels} if augmentation.labels else cond
         x = x0 + preconds.per_example(sigma, x0) * noise
         found = denoiser(params, x, sigma, cond, randomness.substream(keys, 'dropout'))
         estimate, fraction = found if variance_steps else (found, None)

@@ -10,6 +10,7 @@ import json
 import os
 import posixpath
 import re
+import threading
 from typing import Any
 
 import numpy as np
@@ -76,20 +77,29 @@ def _text(value):
     return value.decode('utf-8') if isinstance(value, bytes) else str(value)
 
 
-@functools.lru_cache(maxsize=8)
+_opening = threading.Lock()
+
+
 def _source(folder, split, image):
-    """A process opens a set once; what it opened cannot be sent to another."""
+    """A process opens a set once, whichever of its threads comes first; what it opened cannot be sent to another."""
+    with _opening:
+        return _opened(folder, split, image)
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(folder, split, image):
     import tensorflow_datasets as tfds
 
     made = _from_folder(folder)
-    return made.as_data_source(split, decoders={image: tfds.decode.SkipDecoding()})
+    encoded = isinstance(made.info.features[image], tfds.features.Image)
+    return made.as_data_source(split, decoders={image: tfds.decode.SkipDecoding()} if encoded else None)
 
 
 def _from_folder(folder):
     import tensorflow_datasets as tfds
 
-    with contextlib.redirect_stdout(io.StringIO()):
-        return tfds.builder_from_directory(folder)
+    # Not with stdout put aside, as elsewhere: threads come here, and one would put aside what another has put there.
+    return tfds.builder_from_directory(folder)
 
 
 def digest(*facts: Any) -> str:
@@ -144,16 +154,21 @@ def used(info, label: str = 'auto', caption: str = 'auto') -> Fields:
     if not isinstance(features, tfds.features.FeaturesDict):
         raise ValueError(f'TFDS set {name}: its examples are not dictionaries, so none is an image')
     images = [key for key, feature in features.items() if type(feature) is tfds.features.Image]
+    # What `diffusion data build` stores of images that no file format holds.
+    plain = dict(features.items()).get('image')
+    if not images and type(plain) is tfds.features.Tensor and len(plain.shape) == 3:
+        images = ['image']
     if 'image' not in images and len(images) != 1:
         raise ValueError(f'TFDS set {name} has not one image feature but {len(images)}; it has: {", ".join(features)}')
     image = 'image' if 'image' in images else images[0]
-    if features[image].np_dtype != np.uint8:
+    array = type(features[image]) is tfds.features.Tensor
+    if features[image].np_dtype != np.uint8 and not (array and features[image].np_dtype == np.float32):
         raise ValueError(f'TFDS set {name}: its images are {features[image].np_dtype}; 8 bits a channel are wanted')
     labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
     texts = [key for key, feature in features.items() if isinstance(feature, tfds.features.Text)]
     key = fields.chosen('label', label, labels, ('label', *labels), f'TFDS set {name}')
     words = fields.chosen('caption', caption, texts, ('caption', 'text', 'name'), f'TFDS set {name}')
-    if features[image].shape[2] not in (1, 3, 4):
+    if features[image].shape[2] not in (1, 3, 4) and not array:
         raise ValueError(f'TFDS set {name}: its images have {features[image].shape[2]} channels; 1, 3 or 4 are wanted')
     return Fields(image, key, words, tuple(features[key].names) if key else (), tuple(features[image].shape))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from diffusion.data import buckets as bucketing
 from diffusion.data import entries, pictures
 
 # A set below both limits is decoded once and kept; 1 GiB leaves room on a
@@ -32,7 +33,8 @@ class Records:
     """Examples by index. gather: int64 [B] -> {'image': [B, H, W, C], 'label': int32 [B], 'caption': list} and, only
     where some are substitutes, 'bad': bool [B]; captions: all of them, in index order; bad: int64 [B] -> those of
     them that cannot be read; resident: whether the images lie in memory, so that reading costs nothing, other processes
-    would only copy them, and `bad` looks nothing up.
+    would only copy them, and `bad` looks nothing up; buckets: None where images have one size, else what looks for
+    them, and gather takes the size (height, width) too.
 
     Of an image that cannot be read the example is another one, the next in index order that can be: a function of the
     index and the data, the same in every process and after every restart.
@@ -40,10 +42,11 @@ class Records:
 
     length: int
     fingerprint: str
-    gather: Callable[[np.ndarray], dict]
+    gather: Callable[..., dict]
     captions: Callable[[], list[str]]
     bad: Callable[[np.ndarray], list[Bad]] = lambda indices: []
     resident: bool = False
+    buckets: Callable[[], bucketing.Buckets] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,7 +80,7 @@ class _Decoded:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Read:
+class Read:
     """Images decoded each time they are wanted."""
 
     stored: entries.Entries
@@ -179,16 +182,21 @@ def build(
         raise ValueError(f'memory={memory!r}: it is one of {", ".join(MEMORY)}')
     size = stored.length * int(np.prod(shape)) * np.dtype(dtype).itemsize
     small = stored.length <= MEMORY_IMAGES and size <= MEMORY_BYTES
-    reader = _Read(stored, fit, shape, dtype)
+    reader = Read(stored, fit, shape, dtype)
     if memory == 'always' or (memory == 'auto' and small):
         kept = _keep(reader, max_bad)
         return Records(stored.length, stored.fingerprint, kept.gather, kept.captions, kept.bad, True)
-    probed = np.unique(np.linspace(0, stored.length - 1, PROBED).astype(np.int64))
+    probe(reader, max_bad)
+    return Records(stored.length, stored.fingerprint, reader.gather, stored.captions, reader.bad)
+
+
+def probe(reader: Read, max_bad: float) -> None:
+    """Looks at some images of a set. Raises ValueError where too many of them cannot be read."""
+    probed = np.unique(np.linspace(0, reader.stored.length - 1, PROBED).astype(np.int64))
     found = reader.bad(probed)
     # Of few images one in a hundred is none: half of them says that this is not how the set is stored.
     if 2 * len(found) > len(probed):
         raise ValueError(too_many(found, len(probed), max_bad))
-    return Records(stored.length, stored.fingerprint, reader.gather, stored.captions, reader.bad)
 
 
 def too_many(found: list[Bad], count: int, max_bad: float) -> str:
@@ -200,7 +208,7 @@ def too_many(found: list[Bad], count: int, max_bad: float) -> str:
     )
 
 
-def _keep(reader: _Read, max_bad: float) -> _Decoded:
+def _keep(reader: Read, max_bad: float) -> _Decoded:
     stored = reader.stored
     images = np.empty((stored.length, *reader.shape), reader.dtype)
     labels = np.empty(stored.length, np.int32)

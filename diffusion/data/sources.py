@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from diffusion.data import formats, pictures, prepared, records
+from diffusion.data import buckets as bucketing
+from diffusion.data import formats, pictures, prepared, records, shaped
 
 __all__ = ['emoji', 'images', 'mixture', 'tfds']
 
@@ -47,12 +48,24 @@ class Source:
             raise ValueError('this data set has no captions')
         return self.open().captions()
 
-    def gather(self, indices: np.ndarray) -> dict:
+    @property
+    def buckets(self) -> bucketing.Buckets | None:
+        """Which of several sizes each example has in training, None where all have `shape`."""
+        found = self.open().buckets
+        return found and found()
+
+    def gather(self, indices: np.ndarray, size: tuple[int, int] | None = None) -> dict:
         """indices: int64 [B] in [0, len) -> 'image': uint8 [B, H, W, C] (float32 for points), with
         'label': int32 [B] (-1 where the set does not tell) if there are classes and 'caption': list
         of B strings if there are captions. Threads may call it at once.
+
+        size: (height, width) of the images, one of those of the buckets where there are any; None for
+        that of the commonest, whichever they are in.
         """
-        return self.open().gather(np.asarray(indices, np.int64))
+        found, indices = self.open(), np.asarray(indices, np.int64)
+        if found.buckets is None:
+            return found.gather(indices)
+        return found.gather(indices, size or found.buckets().commonest)
 
 
 def emoji(subset: str = 'faces', image_size: int = 16, data_dir: str = '') -> Source:
@@ -66,24 +79,31 @@ def emoji(subset: str = 'faces', image_size: int = 16, data_dir: str = '') -> So
         if value not in known:
             raise ValueError(f'emoji: {key}={value!r}: it is {known[0]!r} or {known[1]!r}')
     dataset = f'emoji/{subset}_{image_size}'
-    return _named(dataset, 'train', 0, data_dir, prepared.prepare)
+    return _named(dataset, 'train', 0, data_dir, 0, 0, prepared.prepare)
 
 
-def tfds(dataset: str, split: str = 'train', image_size: int = 0, data_dir: str = '') -> Source:
+def tfds(
+    dataset: str,
+    split: str = 'train',
+    image_size: int = 0,
+    data_dir: str = '',
+    buckets: int = 0,
+    multiple: int = 16,
+) -> Source:
     """Any TFDS set with an image feature, prepared as array_record, read without TensorFlow.
 
     dataset: 'name', 'name/config' or 'name:version'; split: as in TFDS, e.g. 'train[:90%]';
     image_size: 0 for the set's own size, else the central square is resized by Pillow's antialiased
     bicubic filter; data_dir: '' for TFDS's own. Sets of at most 200 000 images and 1 GiB decoded
-    are kept in memory, larger ones decoded as they are read. Raises ValueError for a set that is
-    unknown or has no image.
+    are kept in memory, larger ones decoded as they are read. buckets, multiple: as for `images`.
+    Raises ValueError for a set that is unknown or has no image.
     """
     if image_size < 0:
         raise ValueError(f'tfds: image_size={image_size}: it is 0 (the set’s own) or a number of pixels')
-    return _named(dataset, split, image_size, data_dir, None)
+    return _named(dataset, split, image_size, data_dir, buckets, multiple, None)
 
 
-def _named(dataset, split, image_size, data_dir, prepare):
+def _named(dataset, split, image_size, data_dir, count, multiple, prepare):
     """A set that TFDS knows, described by its builder whether or not it is there."""
     chosen = prepared.used(prepared.builder(dataset, data_dir).info)
     height, width, channels = chosen.shape
@@ -93,15 +113,19 @@ def _named(dataset, split, image_size, data_dir, prepare):
         raise ValueError(f'TFDS set {dataset}: its images differ in size; give an image_size, e.g. image_size=64')
     # Taken as TFDS itself decodes it: opacity dropped, no rotation by EXIF.
     fit = pictures.Fit(image_size=height, width=width, background=(), channels=channels, oriented=False)
-    opened = functools.partial(_open_named, dataset, split, data_dir, fit, prepare)
+    shaped.check(count, dataclasses.replace(fit, image_size=image_size), multiple)
+    opened = functools.partial(_open_named, dataset, split, data_dir, fit, prepare, count, multiple)
     return Source((height, width, channels), chosen.classes, bool(chosen.caption), Once(opened))
 
 
-def _open_named(dataset, split, data_dir, fit, prepare):
+def _open_named(dataset, split, data_dir, fit, prepare, count, multiple):
     if prepare:
         prepare(dataset, data_dir)
     stored = prepared.open_named(dataset, split, data_dir)
-    return records.build(stored, fit, (*fit.size[::-1], fit.channels), 'uint8')
+    shape = *fit.size[::-1], fit.channels
+    if count:
+        return shaped.build(stored, fit, shape, 'uint8', 0.01, count, multiple)
+    return records.build(stored, fit, shape, 'uint8')
 
 
 def images(
@@ -116,25 +140,31 @@ def images(
     caption: str = 'auto',
     memory: str = 'auto',
     max_bad: float = 0.01,
+    buckets: int = 0,
+    multiple: int = 16,
 ) -> Source:
     """Images wherever they lie, see docs/data.md: a folder, Parquet, WebDataset tars, .npz, .npy, a prepared TFDS
     folder, 'tfds:NAME'; local or gs://.
 
     path, split, label, caption: of `formats.open`; image_size, crop, filter, background, channels: of `pictures.Fit`;
-    memory, max_bad: of `records.build`. Without an image_size all images must have the size of the first. Raises
-    ValueError and FileNotFoundError.
+    memory, max_bad: of `records.build`; buckets: at most so many shapes of about image_size**2 pixels, of sides that
+    are multiples of `multiple`, to which images are cut rather than to squares (`buckets.choose`), 0 for none. Without
+    an image_size all images must have the size of the first. Raises ValueError and FileNotFoundError.
     """
     if not 0 <= max_bad < 1:
         raise ValueError(f'max_bad={max_bad}: a share in [0, 1)')
     if memory not in records.MEMORY:
         raise ValueError(f'memory={memory!r}: it is one of {", ".join(records.MEMORY)}')
     fit = pictures.Fit(image_size, crop, filter, tuple(background), channels)
+    shaped.check(buckets, fit, multiple, memory)
     stored = formats.open(path, split, label, caption)
     try:
         shape, dtype = records.look(stored, fit)
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from error
     opened = functools.partial(records.build, stored, fit, shape, dtype, memory, max_bad)
+    if buckets:
+        opened = functools.partial(shaped.build, stored, fit, shape, dtype, max_bad, buckets, multiple)
     return Source(shape, stored.classes, stored.captioned, Once(opened), dtype, max_bad)
 
 

@@ -12,11 +12,26 @@ class Condition(nnx.Module):
     """Embeds the noise level and the conditions into one vector, and the text into tokens besides.
 
     cond holds 'label': [B] int32 in [-1, classes) where the set has classes, and 'tokens': [B, L] int32 in
-    [0, vocabulary) where it has captions. Label -1 and token 0 are the null condition.
+    [0, vocabulary) where it has captions. Label -1 and token 0 are the null condition. Where the training augments,
+    it holds 'augment' besides, [B, augment] numbers that say how; left out they are 0, as where samples are drawn.
     """
 
-    def __init__(self, features, *, classes=0, vocabulary=0, length=0, text_width=64, text_layers=0, rngs, dtype=None):
+    def __init__(
+        self,
+        features,
+        *,
+        classes=0,
+        vocabulary=0,
+        length=0,
+        augment=0,
+        text_width=64,
+        text_layers=0,
+        rngs,
+        dtype=None,
+    ):
         self.features = features
+        # Without a bias, so that nothing done adds nothing.
+        self.augment = layers.linear(augment, features, rngs=rngs, dtype=dtype, bias=False) if augment else None
         self.noise = layers.MLP(features, features, features, rngs=rngs, dtype=dtype)
         self.label = nnx.Embed(classes + 1, features, dtype=dtype, rngs=rngs) if classes else None
         tower = functools.partial(text.TextTower, layers=text_layers, rngs=rngs, dtype=dtype)
@@ -24,9 +39,12 @@ class Condition(nnx.Module):
 
     def __call__(self, noise, cond):
         """noise: [B] -> vector: [B, features], tokens: [B, L, text_width] or None, mask: [B, L] or None."""
-        vector = self.noise(layers.noise_features(noise, self.features))
+        features = layers.noise_features(noise, self.features)
+        if self.augment is not None and 'augment' in cond:
+            features = features + self.augment(cond['augment'])
+        vector = self.noise(features)
         if self.label is not None:
-            vector = vector + self.label(cond['label'] + 1)
+            vector = vector + layers.spread(self.label(cond['label'] + 1))
         tokens = mask = None
         if self.text is not None:
             tokens, mask, pooled = self.text(cond['tokens'])

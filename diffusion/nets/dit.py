@@ -60,6 +60,7 @@ class DiT(nnx.Module):
         classes=0,
         vocabulary=0,
         length=0,
+        augment=0,
         rngs,
     ):
         layers.check(remat, dtype)
@@ -71,6 +72,7 @@ class DiT(nnx.Module):
             classes=classes,
             vocabulary=vocabulary,
             length=length,
+            augment=augment,
             text_width=text_width,
             text_layers=text_layers,
             rngs=rngs,

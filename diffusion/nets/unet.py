@@ -79,7 +79,8 @@ class UNet(nnx.Module):
     embedding: features of the condition vector, 0 for 4 x width; text_width, text_layers: of the text tower;
     dropout: in [0, 1); remat: what the backward pass recomputes in each stage: 'none', 'full' or a name from
     `jax.checkpoint_policies`; dtype: what it computes in, 'float32' or 'bfloat16', parameters are float32. channels,
-    outputs (0: as many as channels), classes, vocabulary, length follow from the data and what is to be predicted.
+    outputs (0: as many as channels), classes, vocabulary, length, augment follow from the data, from what is to be
+    predicted and from the augmentation.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class UNet(nnx.Module):
         classes=0,
         vocabulary=0,
         length=0,
+        augment=0,
         rngs,
     ):
         layers.check(remat, dtype)
@@ -114,6 +116,7 @@ class UNet(nnx.Module):
             classes=classes,
             vocabulary=vocabulary,
             length=length,
+            augment=augment,
             text_width=text_width,
             text_layers=text_layers,
             rngs=rngs,

@@ -95,8 +95,8 @@ def _chosen(config, args, overrides):
 
 def _examples(data, facts, args, trained_on) -> np.ndarray:
     """Which examples are measured: int64 [num]. Raises ValueError for data that are not the model's."""
-    if tuple(data.shape) != facts.shape or data.dtype != facts.dtype:
-        raise ValueError(f'the data are {data.shape} {data.dtype}, the model is of {facts.shape} {facts.dtype}')
+    if build.shape(data) != facts.shape or data.dtype != facts.dtype:
+        raise ValueError(f'the data are {build.shape(data)} {data.dtype}, the model is of {facts.shape} {facts.dtype}')
     if facts.classes and tuple(data.classes) != facts.classes:
         raise ValueError('the classes of the data are not those that the model was trained on')
     if trained_on and data.fingerprint != facts.fingerprint:

@@ -11,6 +11,7 @@ from diffusion.programs import badfiles, workdir
 from diffusion.runtime import checkpoint, distributed, guard, incidents, meter, status, writer
 
 STILL = 0.01  # share of the weights that a step must change for it to be training
+HUNGRY = 0.1  # share of the time that steps may wait for data before it is said
 
 
 class Logbook:
@@ -31,7 +32,8 @@ class Logbook:
         self._layers = guard.layer_names(jax.eval_shape(setup.run.network.init, jax.random.key(0)))
         self._incidents = incidents.there(setup.folder)
         saved.spared.update(self._incidents.values())
-        self._metrics, self._warned = None, False
+        self._metrics, self._warned = None, set()
+        self._hungry = 0
         self.go_on(step, standing_of(saved, step))
 
     def go_on(self, step: int, standing: guard.Standing) -> None:
@@ -71,19 +73,36 @@ class Logbook:
         latest = {**self.meter.summary(), 'bad_files': self._bad.count}
         self._metrics.write(step, latest)
         self._line.items = _shown(latest)
-        if latest.get('changed', 1.0) < STILL and not self._warned:
-            self._line.say(
-                f'warning: step {step} changed {latest["changed"]:.2%} of the numbers in the weights; their precision '
-                'or the learning rate is too low for the rest'
+        if latest.get('changed', 1.0) < STILL:
+            self.warn(
+                'changed',
+                f'step {step} changed {latest["changed"]:.2%} of the numbers in the weights; their precision or the '
+                'learning rate is too low for the rest',
             )
-            self._warned = True
+        self._warn_of_waiting(step, latest['data_wait'])
         self._written = step
+
+    def _warn_of_waiting(self, step, share):
+        # Two windows one after the other: the first batches of a run are always waited for.
+        self._hungry = self._hungry + 1 if share > HUNGRY else 0
+        if self._hungry == 2:
+            self.warn(
+                'data_wait',
+                f'{share:.0%} of the time up to step {step} was spent waiting for data; what they give and what the '
+                f'steps need: diffusion data bench --workdir={self._setup.folder}',
+            )
 
     def end(self, step: int) -> None:
         """Writes what has come since the last line, where the run stops."""
         self.settle()
         if self._written < step:
             self._summarise(step)
+
+    def warn(self, about: str, message: str) -> None:
+        """Says so, the first time about each thing."""
+        if about not in self._warned:
+            self._warned.add(about)
+            self._line.say(f'warning: {message}')
 
     def write(self, step: int, values: dict) -> None:
         self._metrics.write(step, values)
@@ -114,9 +133,9 @@ class Logbook:
 
     def _evidence(self, step, row, norms, base):
         run, first = self._setup.run, (step - 1) * self._options.batch + self.standing.offset
-        ids = pipeline.example_ids(
-            np.arange(first, first + self._options.batch), run.facts.examples, self._options.seed
-        )
+        batch, seed = self._options.batch, self._options.seed
+        found = self._setup.data.buckets
+        ids, _ = pipeline.batch_ids(found, run.facts.examples, first, np.arange(batch), batch, seed)
         return {
             'step': step,
             'checkpoint': base,

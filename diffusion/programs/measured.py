@@ -28,17 +28,37 @@ def values(workdir: str, metric: str, highest: bool) -> Callable[[list[int]], di
     return found
 
 
+def missing(workdir: str, options) -> str:
+    """A warning where checkpoints are to be kept by a metric that nobody has measured, else ''. options: `Train`."""
+    metric = options.best_metric
+    if not options.keep_best or any((Path(workdir) / 'eval').glob(f'{metric}_step_*.json')):
+        return ''
+    names = names_logged(Path(workdir) / 'metrics.jsonl')
+    if metric in names:
+        return ''
+    there = f'metrics.jsonl holds {", ".join(sorted(names))}' if names else 'nothing is logged yet'
+    return (
+        f'train.best_metric {metric!r} was not measured so far, so none is kept as the best; {there}, '
+        'others come from `diffusion evaluate` beside the run'
+    )
+
+
 def logged(path: Path, metric: str) -> dict[int, float]:
     """{step: value} of a metrics.jsonl; half a line, of a process that is writing it, is left out."""
-    found = {}
+    return {row['step']: row[metric] for row in _rows(path) if isinstance(row.get(metric), int | float)}
+
+
+def names_logged(path: Path) -> set[str]:
+    """What a metrics.jsonl has numbers of."""
+    return {name for row in _rows(path) for name, value in row.items() if isinstance(value, int | float)} - {'step'}
+
+
+def _rows(path):
     for line in path.read_text(encoding='utf-8').splitlines() if path.exists() else ():
         try:
-            read = json.loads(line)
+            yield json.loads(line)
         except json.JSONDecodeError:
             continue
-        if isinstance(read.get(metric), int | float):
-            found[read['step']] = read[metric]
-    return found
 
 
 def _evaluated(path):

@@ -117,10 +117,7 @@ def kept(saved: checkpoint.Checkpoints, wanted: int | None) -> int:
 
 def check_conditioned(run: build.Experiment, prompts, labels) -> None:
     """Refuses to use a model without a condition that it was never trained without."""
-    missing = [
-        flag
-        for name, flag, given in (('tokens', '--prompt', prompts), ('label', '--label', labels))
-        if name in run.null and not given
-    ]
-    if missing and not run.train.cond_dropout:
+    asked = (('tokens', '--prompt', prompts), ('label', '--label', labels))
+    missing = [flag for name, flag, given in asked if name in run.train.never_without(run.null) and not given]
+    if missing:
         raise ValueError(f'this model was never trained without its condition: add {" and ".join(missing)}')

@@ -11,7 +11,7 @@ import numpy as np
 from diffusion import build, usage
 from diffusion import config as configs
 from diffusion.data import pipeline
-from diffusion.programs import logbook, opening
+from diffusion.programs import logbook, opening, steps
 from diffusion.runtime import checkpoint, guard, incidents, mesh, state, status, writer
 
 # Of the config: where to compute, and where the data lie.
@@ -59,11 +59,8 @@ def _until(run, data, grid, saved, found):
         current = saved.restore(base, target)
     else:
         current = state.create(target, run.network.init, run.optimizer, run.train.seed, run.memory, run.ema)
-    options = run.train
     # As the training itself compiled it: another program might round otherwise.
-    how = options.seed, options.accumulate, grid, run.probe, options.log_every
-    advance = state.step(run.loss, run.optimizer, run.ema, *how)
-    step = state.jit_step(advance, grid, target).lower(target, run.batch_shapes()).compile()
+    step = steps.compiled(run, grid, target)
     batches = pipeline.batches(
         data,
         batch=run.train.batch,

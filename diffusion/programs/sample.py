@@ -1,5 +1,6 @@
 """`diffusion sample`: draw pictures from a checkpoint."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ def main(argv: list[str]) -> int:
         stored, facts = opening.read(args.workdir)
         config = _chosen(stored, args, overrides)
         seeds = _seeds(args)
-        run = build.experiment(stored, facts)
+        run = _sized(build.experiment(stored, facts), args.size)
         leaning = steering.read(args, run)
         out = _free(args.out, seeds, args.overwrite)
         grid = opening.devices(args.workdir, config, min(config['sample']['batch'], len(seeds)))
@@ -45,6 +46,7 @@ def _parser():
     parser.add_argument('--label', action='append', default=[], metavar='CLASS', help='a class; may be repeated')
     parser.add_argument('--num', type=int, metavar='N', help='how many: seeds 0 to N - 1 (default: 16)')
     parser.add_argument('--seeds', metavar='LIST', help='which seeds: 17,42 or 100-199')
+    parser.add_argument('--size', metavar='HxW', help='of a model of several sizes (default: the commonest)')
     parser.add_argument('--sampler', metavar='NAME', help='short for --config.sampler.name')
     parser.add_argument('--grid', metavar='NAME', help='short for --config.grid.name')
     parser.add_argument('--steps', metavar='N', help='short for --config.sample.steps')
@@ -91,6 +93,16 @@ def _seeds(args) -> list[int]:
     if len(set(seeds)) < len(seeds) or (args.num is not None and args.num != len(seeds)):
         raise ValueError(f'--seeds={args.seeds} names a seed twice, or --num={args.num} contradicts it')
     return seeds
+
+
+def _sized(run, size):
+    """The run with the size that is asked for. Raises ValueError for one that it was not trained on."""
+    if size is None:
+        return run
+    known = {f'{shape[0]}x{shape[1]}': shape for shape in run.facts.shapes}
+    if size not in known:
+        raise ValueError(f'--size={size}: this model was trained on images of {", ".join(known)}')
+    return dataclasses.replace(run, facts=dataclasses.replace(run.facts, shape=known[size]))
 
 
 def _labels(args, facts, seeds):

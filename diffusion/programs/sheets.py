@@ -24,6 +24,11 @@ class Sheets:
         """Compiles the sampler, while there is nothing to lose yet and nobody waits for steps."""
         self._artist = self._artist.prepared(weights, self._setup.shown.cond)
 
+    def due(self, step: int) -> bool:
+        """Whether a sheet is drawn after this step, which is not the last."""
+        every = self._setup.run.preview.every
+        return bool(every) and step % every == 0 and step < self._setup.run.train.steps
+
     def draw(self, step: int, weights: dict, interrupted: Callable[[], bool], dog: watchdog.Watchdog) -> Path | None:
         """None where interrupted(), asked between the calls of the sampler, says so."""
         sheet = preview.draw(

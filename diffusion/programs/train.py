@@ -11,13 +11,12 @@ from typing import Any
 import jax
 
 from diffusion import build, usage
-from diffusion.programs import badfiles, feed, logbook, measured, preview, replay, rollback, startup, workdir
+from diffusion.programs import badfiles, feed, logbook, measured, preview, replay, startup, steps, workdir
 from diffusion.programs import sheets as sheeting
 from diffusion.runtime import (
     checkpoint,
     distributed,
     ema,
-    guard,
     mesh,
     platform,
     preemption,
@@ -115,98 +114,75 @@ class Setup:
 
 def train(setup: Setup, saved: checkpoint.Checkpoints, stop: preemption.Stop, dog: watchdog.Watchdog) -> int:
     """All steps from the newest good checkpoint on."""
-    run, options, folder = setup.run, setup.run.train, setup.folder
+    options, folder = setup.run.train, setup.folder
     with usage.checked():
         done, damaged = saved.settle()
     for message in damaged:
         _say(message)
-    shown = not run.preview.num or distributed.agreed(sheeting.path(folder, done).exists())
+    shown = not setup.run.preview.num or distributed.agreed(sheeting.path(folder, done).exists())
     if done > options.steps or (done == options.steps and shown):
         print(f'{folder} has {done} steps already: for more, --config.train.steps={2 * done}')
         return 0
     with contextlib.ExitStack() as stack:
-        line = stack.enter_context(status.Status('train', options.steps, done, quiet=not distributed.leads()))
-        stop.announce = lambda name: line.say(_stopping(name))
-        if done:
-            stop.nothing_to_save(f'nothing to save beyond step {done}, which is: the same command goes on from there')
-        bad = badfiles.BadFiles(setup)
-        book = stack.enter_context(contextlib.closing(logbook.Logbook(setup, saved, line, done, bad)))
-        stream = stack.enter_context(contextlib.closing(feed.Feed(setup, done, book.standing.offset, bad)))
-        snaps = stack.enter_context(contextlib.closing(snapshots.Snapshots(folder, run.ema, done)))
-        sheets = sheeting.Sheets(setup, book, line)
-        # A run that was stopped while it drew its last sheet has no step left to take, but the sheet to draw.
-        going = done < options.steps or book.over
-        dog.beat('restoring the state and compiling the step')
-        current, step = _begin(setup, saved, done, line, going)
-        if going and run.preview.every:
-            dog.beat('compiling the sampler')
-            sheets.prepare(current.ema[ema.MAIN])
-            # A run that was stopped while it drew a sheet draws it now.
-            if done and done % run.preview.every == 0 and not distributed.agreed(sheeting.path(folder, done).exists()):
-                sheets.draw(done, current.ema[ema.MAIN], lambda: False, dog)
+        parts = _parts(setup, saved, stop, dog, done, stack)
+        current, step = _begin(parts, done)
         stop.training()
-        owed = False
-        while done < options.steps or book.over:
-            if book.over:
-                if book.standing.rollbacks >= options.rollbacks:
-                    raise usage.Fault(_gave_up(book.standing))
-                current, done = rollback.go_back(setup, saved, book, current, line)
-                stream.go_to(done, book.standing.offset)
-                snaps.forget_after(done)
-                continue
-            saved.check()
-            snaps.check()
-            with book.meter.waiting():
-                batch = mesh.put(setup.mesh, run.inputs(stream.next()))
-            with jax.transfer_guard('disallow'):
-                current, measured = step(current, batch)
-            done += 1
-            book.add(done, measured)
-            dog.beat(f'step {done}')
-            line.update(done, book.meter.aside)
-            drawing = run.preview.every and done % run.preview.every == 0 and done < options.steps
-            owed = owed or done % options.save_every == 0
-            stopping = stop.reached()
-            if drawing and not stopping:
-                with book.meter.paused():
-                    stopping = sheets.draw(done, current.ema[ema.MAIN], stop.reached, dog) is None
-            ending = stopping or done == options.steps
-            if not (ending or owed or snaps.due(done)):
-                continue
-            book.settle()
-            if book.over and not stopping:
-                continue
-            with book.meter.paused():
-                if snaps.due(done):
-                    dog.beat(f'storing the averages of step {done}')
-                    snaps.take(done, current.ema, _meta(setup, done, book.standing), saved)
-                # While steps are skipped, the checkpoint to go back to must not give way to newer ones.
-                if ending or (owed and not book.standing.bad):
-                    dog.beat(f'saving step {done}')
-                    snaps.wait()
-                    saved.save(done, current, _meta(setup, done, book.standing))
-                    owed = False
-            if ending:
-                book.end(done)
-            if stopping and done < options.steps:
-                saved.wait()
-                line.say(f'stopped at step {done} of {options.steps}, all saved: the same command goes on from here')
-                return preemption.STOPPED
+        stopped = False
+        if step:
+            current, done, stopped = steps.take_all(parts, current, step, done)
         saved.wait()
+        if stopped:
+            parts.line.say(f'stopped at step {done} of {options.steps}, all saved: the same command goes on from here')
+            return preemption.STOPPED
         stop.saved(f'all {options.steps} steps are saved: the same command draws the last samples')
-        sheets.finish(options.steps, current.ema[ema.MAIN], dog)
-        line.say(f'{options.steps} steps done; the checkpoint is in {folder}: diffusion sample --workdir={folder}')
+        parts.sheets.finish(options.steps, current.ema[ema.MAIN], dog)
+        parts.line.say(
+            f'{options.steps} steps done; the checkpoint is in {folder}: diffusion sample --workdir={folder}'
+        )
     return 0
 
 
-def _begin(setup, saved, start, line, going):
-    """The state at `start` and the compiled step, None where none is left to be taken."""
+def _parts(setup, saved, stop, dog, done, stack) -> steps.Parts:
+    """All that takes part, to be closed by `stack`."""
+    line = stack.enter_context(status.Status('train', setup.run.train.steps, done, quiet=not distributed.leads()))
+    stop.announce = lambda name: line.say(_stopping(name))
+    if done:
+        stop.nothing_to_save(f'nothing to save beyond step {done}, which is: the same command goes on from there')
+    bad = badfiles.BadFiles(setup)
+    book = stack.enter_context(contextlib.closing(logbook.Logbook(setup, saved, line, done, bad)))
+    stream = feed.Feed(setup, done, book.standing.offset, bad, lambda: book.meter.pace)
+    stack.enter_context(contextlib.closing(stream))
+    snaps = stack.enter_context(contextlib.closing(snapshots.Snapshots(setup.folder, setup.run.ema, done)))
+    return steps.Parts(setup, saved, stop, dog, line, book, stream, snaps, sheeting.Sheets(setup, book, line))
+
+
+def _begin(parts, done):
+    """The state at `done` and the compiled step, None where none is left to be taken.
+
+    A run that was stopped while it drew a sheet draws it now; where it was the last, there is no step left but that.
+    """
+    setup, dog = parts.setup, parts.dog
+    dog.beat('restoring the state and compiling the step')
+    going = done < setup.run.train.steps or parts.book.over
+    current, step = _state(setup, parts.saved, done, parts.line, going, dog.beat)
+    every = setup.run.preview.every
+    if going and every:
+        dog.beat('compiling the sampler')
+        parts.sheets.prepare(current.ema[ema.MAIN])
+        if done and done % every == 0 and not distributed.agreed(sheeting.path(setup.folder, done).exists()):
+            parts.sheets.draw(done, current.ema[ema.MAIN], lambda: False, dog)
+    return current, step
+
+
+def _state(setup, saved, start, line, going, beat):
     run = setup.run
     target = state.abstract(setup.mesh, run.network.init, run.optimizer, run.memory, run.ema)
     weights = sum(leaf.size for leaf in jax.tree.leaves(target.params))
     processes = f' of {jax.process_count()} processes' if jax.process_count() > 1 else ''
     devices = f'{setup.mesh.size} {setup.mesh.devices.flat[0].platform} device(s){processes}'
-    shape = ' x '.join(map(str, run.facts.shape))
+    shape = f'{len(run.facts.shapes)} sizes' if setup.data.buckets else ' x '.join(map(str, run.facts.shape))
+    for said in _sizes(setup.data.buckets, run.train.batch):
+        line.say(said)
     line.say(f'{run.facts.examples:,} examples of {shape}; {weights:,} weights; {devices}; workdir {setup.folder}')
     if start:
         current = saved.restore(start, target)
@@ -216,27 +192,19 @@ def _begin(setup, saved, start, line, going):
     if not going:
         return current, None
     begin = time.monotonic()
-    options = run.train
-    how = options.seed, options.accumulate, setup.mesh, run.probe, options.log_every
-    advance = state.step(run.loss, run.optimizer, run.ema, *how)
-    step = state.jit_step(advance, setup.mesh, target).lower(target, run.batch_shapes()).compile()
-    line.say(f'compiled the training step in {time.monotonic() - begin:.0f} s')
+    step = steps.compiled(run, setup.mesh, target, beat)
+    sizes = f' for {len(run.facts.shapes)} sizes' if len(run.facts.shapes) > 1 else ''
+    line.say(f'compiled the training step{sizes} in {time.monotonic() - begin:.0f} s')
     return current, step
 
 
-def _meta(setup, done, standing):
-    """The data position is one integer, whatever the number of devices and hosts."""
-    position = {'step': done, 'examples': done * setup.run.train.batch + standing.offset}
-    described = workdir.describe(setup.run.config, setup.run.facts)
-    return {**described, 'position': position, 'guard': dataclasses.asdict(standing)}
-
-
-def _gave_up(standing: guard.Standing) -> str:
-    return (
-        f'stopped: {standing.bad} steps in a row up to step {standing.last} had no finite loss and gradient, after the '
-        f'run had gone back {standing.rollbacks} times (train.rollbacks): look at its incidents, then lower '
-        'optimizer.lr or set optimizer.clip'
-    )
+def _sizes(found, batch):
+    """What a reader should know of the buckets before they are trained on, None where there are none."""
+    if found is None:
+        return
+    for (height, width), ids, cut in zip(found.sizes, found.members, found.cut):
+        rare = f'; less than a batch: it comes once in {batch / len(ids):.0f} epochs' if len(ids) < batch else ''
+        yield f'images of {height} x {width}: {len(ids):,}, of which {cut:.1%} is cut{rare}'
 
 
 def _say(message: str) -> None:

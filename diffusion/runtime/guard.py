@@ -49,11 +49,6 @@ def healthy(value, norms):
     return jnp.isfinite(value) & jnp.all(jnp.isfinite(norms))
 
 
-def kept(ok, old, new):
-    """The new tree of arrays where ok, else the old one."""
-    return jax.tree.map(lambda before, after: jnp.where(ok, after, before), old, new)
-
-
 @dataclasses.dataclass(frozen=True)
 class Standing:
     """How a run fares. offset: examples that were passed over, so that step s begins at example s x batch + offset;

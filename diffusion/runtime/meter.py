@@ -12,6 +12,7 @@ class Meter:
     def __init__(self, batch: int):
         self._batch = batch
         self.aside = 0.0  # seconds since the beginning that were not steps
+        self.pace: float | None = None  # seconds a step took beside the waiting for data, in the last window
         self._reset()
 
     def _reset(self):
@@ -48,6 +49,7 @@ class Meter:
             means['skipped'] = _mean([row['skipped'] for row in rows])
         rate = len(rows) * self._batch / seconds
         share = self._waited / seconds
+        self.pace = max(seconds - self._waited, 0.0) / len(rows)
         self._reset()
         known = {name: value for name, value in means.items() if value is not None}
         return {**known, 'images_per_s': rate, 'data_wait': share}

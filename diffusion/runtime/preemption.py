@@ -23,6 +23,7 @@ from diffusion.runtime import agreement, rollcall
 
 STOPPED = 75  # the exit status of a run that saved everything and can be started again (EX_TEMPFAIL)
 FAULT = 70
+HEARSAY = 1.0  # s within which a process hears why the others have ended
 PATIENCE = 0.5  # s that the main thread is given to handle a signal by itself
 
 
@@ -40,6 +41,7 @@ class Stop:
         self._agreement.enter(agreement.BETWEEN)
         self._links: rollcall.Links | None = None
         self._lock, self._leaving, self._points = threading.RLock(), False, 0
+        self._told = threading.Event()  # that this process is being ended by a thread
 
     def __bool__(self):
         return self.asked is not None
@@ -115,6 +117,7 @@ class Stop:
             if self._leaving:
                 return
             self._leaving = True
+        self._told.set()
         _say(f'{self.asked or "stopped"}: {self._nothing}')
         if self._links:
             self._links.close()
@@ -137,6 +140,11 @@ class Stop:
             yield
         except BaseException as error:
             if self._links:
+                # Where the others end because all were asked to, what fails here is that they are gone: a thread has
+                # heard why, or is about to, and ends this process as it did them.
+                self._told.wait(HEARSAY)
+                if self._leaving:
+                    threading.Event().wait()
                 traceback.print_exc(file=sys.__stderr__)
                 self.fail(f'{type(error).__name__}: {error}')
             raise
@@ -152,6 +160,7 @@ class Stop:
             if self._leaving:
                 return
             self._leaving = True
+        self._told.set()
         _say(f'diffusion: {reason}; the stacks of all threads:')
         faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
         if self._links and self._links.process == 0:

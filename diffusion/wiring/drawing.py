@@ -20,7 +20,7 @@ def sampling(run: experiments.Experiment, config: configs.Config, steering: stee
     dtype. Image i depends on its own seed alone, not on the batch; it is not finished where it is not finite.
     """
     sampler = configs.construct(config, 'sampler', schema.SCHEMA)
-    steer.check_guidance(config, run.facts, run.null, run.train.cond_dropout, steering)
+    steer.check_guidance(config, run.facts, run.null, run.train, steering)
     steer.check_reach(config, run.process, steering.weak)
     experiments.check_variance(config, run.train)
     guided = config['guidance'].get('scale', 1.0) != 1 or steering.also

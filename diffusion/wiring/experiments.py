@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 from typing import Any
 
 import jax
@@ -43,10 +44,10 @@ class Experiment:
         """What the training step takes of a batch of the data: the images and the conditions in use."""
         return {name: batch[name] for name in ('image', *self.null)}
 
-    def batch_shapes(self) -> dict:
-        """Shapes and types of `inputs` for a global batch."""
+    def batch_shapes(self, shape=None) -> dict:
+        """Shapes and types of `inputs` for a global batch; shape: of the images, one of `Facts.shapes`."""
         batch = self.train.batch
-        image = jax.ShapeDtypeStruct((batch, *self.facts.shape), self.facts.dtype)
+        image = jax.ShapeDtypeStruct((batch, *(shape or self.facts.shape)), self.facts.dtype)
         cond = {k: jax.ShapeDtypeStruct((batch, *v.shape), v.dtype) for k, v in self.null.items()}
         return {'image': image, **cond}
 
@@ -78,11 +79,14 @@ def experiment(config: configs.Config, known: Facts) -> Experiment:
     length = known.tokenizer.length if known.tokenizer else 0
     conditions = {'classes': len(known.classes), 'length': length}
     vocabulary = known.tokenizer.size if known.tokenizer else 0
+    augmentation = _augmentation(config, known)
     shape = {'channels': known.shape[-1]} | ({'outputs': 2 * known.shape[-1]} if train.variance_steps else {})
+    shape |= {'augment': augmentation.labels} if augmentation and augmentation.labels else {}
     network = functional.functional(lambda rngs: make('net', vocabulary=vocabulary, rngs=rngs, **shape, **conditions))
     network = _with_uncertainty(network) if train.uncertainty else network
     null = condition.null(**conditions)
-    steering.check_guidance(config, known, null, train.cond_dropout, steering.UNSTEERED)
+    steering.check_guidance(config, known, null, train, steering.UNSTEERED)
+    _check_dropouts(train, null)
     check_variance(config, train)
     forward, target = make('process'), make('precond')
     _check_grid(config, forward)
@@ -101,13 +105,16 @@ def experiment(config: configs.Config, known: Facts) -> Experiment:
         adapt=bool(train.adaptive),
         uncertain=train.uncertainty,
         variance_steps=train.variance_steps,
+        augmentation=augmentation,
+        dropouts=train.dropouts(),
     )
 
     def memory():
         return {'adaptive': adaptive.initial(train.adaptive)} if train.adaptive else {}
 
     built = make('optimizer')(train.batch)
-    _check_shape(network, known.shape, null)
+    for one in known.shapes:
+        _check_shape(network, one, null)
     return Experiment(
         config,
         known,
@@ -129,7 +136,7 @@ def experiment(config: configs.Config, known: Facts) -> Experiment:
 def _probe(denoiser, forward, density, null, train):
     """What a batch shows beside its loss, from the share of its examples that costs little: the gap that the condition
     makes, where the model learns to do without it too."""
-    if not null or not train.cond_dropout:
+    if not null or train.never_without(null):
         return None
     gap = dependence.condition_gap(denoiser, forward, density, null)
     # Spread over the batch, so that every device has its part; no more than fit beside accumulated gradients.
@@ -140,6 +147,34 @@ def _probe(denoiser, forward, density, null, train):
         return {'condition_gap': gap(params, loss.to_unit(some['image']), {name: some[name] for name in null}, key)}
 
     return probe
+
+
+def _augmentation(config, known):
+    """None without the section. Refuses what has no sides to turn, and nets that cannot be told."""
+    if 'augment' not in config:
+        return None
+    name = config['augment']['name']
+    if min(known.shape[:2]) < 2:
+        raise configs.ConfigError(
+            f'config.augment.name={name}: these data are points, not pictures: leave the section out'
+        )
+    augmentation = configs.construct(config, 'augment', schema.SCHEMA)
+    nets = schema.SCHEMA['net'].constructors
+    told = [net for net, made in nets.items() if 'augment' in inspect.signature(made.__init__).parameters]
+    if augmentation.labels and config['net']['name'] not in told:
+        raise configs.ConfigError(
+            f'config.augment.name={name}: {config["net"]["name"]} cannot be told how an image was augmented, so its '
+            f'samples would be: use {" or ".join(told)}, or --config.augment.name=flip'
+        )
+    return augmentation
+
+
+def _check_dropouts(train, null):
+    for name, key, what in (('label', 'label_dropout', 'class labels'), ('tokens', 'text_dropout', 'text')):
+        if getattr(train, key) and name not in null:
+            raise configs.ConfigError(
+                f'config.train.{key}={getattr(train, key)} has no effect: {what} is no condition of this model'
+            )
 
 
 def check_variance(config, train):

@@ -11,7 +11,8 @@ from diffusion.wiring.schema import SCHEMA
 @dataclasses.dataclass(frozen=True)
 class Facts:
     """What follows from the data. shape: (H, W, C) of an image; classes: their names; tokenizer: None without text;
-    dtype: 'uint8' for pictures in [0, 255], 'float32' for numbers that are taken as they are."""
+    dtype: 'uint8' for pictures in [0, 255], 'float32' for numbers that are taken as they are; shapes: all that images
+    have in training where they lie in buckets, of which shape is the commonest."""
 
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
@@ -19,6 +20,11 @@ class Facts:
     dtype: str
     examples: int
     fingerprint: str
+    shapes: tuple[tuple[int, int, int], ...] = ()
+
+    def __post_init__(self):
+        if not self.shapes:
+            object.__setattr__(self, 'shapes', (self.shape,))
 
     def to_json(self) -> dict:
         tokenizer = self.tokenizer.to_json() if self.tokenizer else None
@@ -31,6 +37,7 @@ def facts_from_json(stored: dict) -> Facts:
         **{
             **stored,
             'shape': tuple(stored['shape']),
+            'shapes': tuple(map(tuple, stored.get('shapes', ()))),
             'classes': tuple(stored['classes']),
             'tokenizer': tokenizer,
         }
@@ -50,4 +57,11 @@ def facts(config: configs.Config, data: sources.Source) -> Facts:
             raise configs.ConfigError('config.text: this data set has no captions; leave the section out')
         tokenizer = configs.construct(config, 'text', SCHEMA, captions=data.captions())
     classes = tuple(data.classes) if config['train']['labels'] else ()
-    return Facts(tuple(data.shape), classes, tokenizer, data.dtype, len(data), data.fingerprint)
+    facts = Facts(shape(data), classes, tokenizer, data.dtype, len(data), data.fingerprint)
+    found = data.buckets
+    return dataclasses.replace(facts, shapes=tuple((*size, data.shape[2]) for size in found.sizes)) if found else facts
+
+
+def shape(data: sources.Source) -> tuple[int, int, int]:
+    """What images are gathered as where no bucket is named."""
+    return (*data.buckets.commonest, data.shape[2]) if data.buckets else tuple(data.shape)

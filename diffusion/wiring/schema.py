@@ -4,6 +4,7 @@ import dataclasses
 
 from diffusion import config as configs
 from diffusion.core import (
+    augment,
     density,
     discrete,
     grids,
@@ -25,8 +26,9 @@ from diffusion.runtime import ema, optimizer
 @dataclasses.dataclass(frozen=True)
 class Train:
     """batch: images a step over all devices and hosts; accumulate: pieces in which a batch is worked on one after the
-    other, to save memory, and which change nothing else; cond_dropout: share of examples trained without their
-    condition, what guidance needs; labels: whether class labels are a condition; uncertainty: whether each noise level
+    other, to save memory, and which change nothing else; cond_dropout: share of examples trained without any
+    condition, what guidance needs; label_dropout, text_dropout: share of those that lose this one besides, whatever
+    becomes of the others; labels: whether class labels are a condition; uncertainty: whether each noise level
     counts by the inverse of its learned loss (`core.uncertainty`); adaptive: bins of noise levels that are drawn by
     their loss (`core.adaptive`), 0: drawn as the density says; variance_steps: levels of the chain whose reverse
     variance is learned for sampler.learned (`core.variance`), 0: not learned; *_every: in steps; keep: newest
@@ -41,6 +43,8 @@ class Train:
     accumulate: int = 1
     seed: int = 0
     cond_dropout: float = 0.0
+    label_dropout: float = 0.0
+    text_dropout: float = 0.0
     labels: bool = True
     uncertainty: bool = False
     adaptive: int = 0
@@ -63,12 +67,22 @@ class Train:
         for key in ('keep_every', 'keep_best', 'skips', 'rollbacks', 'incidents'):
             if getattr(self, key) < 0:
                 raise ValueError(f'{key}={getattr(self, key)}: must be at least 0')
-        if not 0 <= self.cond_dropout < 1:
-            raise ValueError(f'cond_dropout={self.cond_dropout}: must be in [0, 1)')
+        for key in ('cond_dropout', 'label_dropout', 'text_dropout'):
+            if not 0 <= getattr(self, key) < 1:
+                raise ValueError(f'{key}={getattr(self, key)}: must be in [0, 1)')
         if self.adaptive < 0 or self.adaptive == 1:
             raise ValueError(f'adaptive={self.adaptive}: a number of bins, at least 2, or 0 for none')
         if self.variance_steps < 0 or self.variance_steps == 1:
             raise ValueError(f'variance_steps={self.variance_steps}: steps of a chain, at least 2, or 0 for none')
+
+    def dropouts(self) -> dict[str, float]:
+        """The conditions that are dropped by themselves, and how often."""
+        rates = {'label': self.label_dropout, 'tokens': self.text_dropout}
+        return {name: rate for name, rate in rates.items() if rate}
+
+    def never_without(self, null: dict) -> list[str]:
+        """Of the conditions in null those that no example is trained without."""
+        return [] if self.cond_dropout else [name for name in null if name not in self.dropouts()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +122,9 @@ class Runtime:
     """platform: 'auto', 'cpu', 'gpu' or 'tpu'; devices: 0 for all, on a CPU one a core; fsdp: over how many devices
     parameters are split; tensor: over how many each layer's features and heads are; slices: groups of devices with a
     slow network between them, 0: as the hardware says. What these leave of the devices splits the batch, as fsdp and
-    slices do. Where a run computes, not what: it may change from start to start.
+    slices do. workers: processes of each host that read the data, -1: none for a set in memory or on fewer than
+    four cores, else all cores but one; ahead: batches read ahead, 0: as many as the steps of two seconds take. Where
+    a run computes, not what: it may change from start to start.
 
     Deadlines in s: startup, until all processes have reported; watchdog, in which something must finish, a step, the
     compilation, a call of the sampler, a checkpoint (0: no watchdog); grace, from a signal to the end with everything
@@ -119,6 +135,8 @@ class Runtime:
     fsdp: int = 1
     tensor: int = 1
     slices: int = 0
+    workers: int = -1
+    ahead: int = 0
     startup: int = 300
     watchdog: int = 3600
     grace: int = 0
@@ -126,6 +144,8 @@ class Runtime:
     def __post_init__(self):
         if self.startup < 1 or self.watchdog < 0 or self.grace < 0:
             raise ValueError('startup must be at least 1 s, watchdog and grace at least 0')
+        if self.workers < -1 or self.ahead < 0:
+            raise ValueError('workers must be at least 0, or -1 to leave it to the data, and ahead at least 0')
         if self.devices < 0 or self.slices < 0 or self.fsdp < 1 or self.tensor < 1:
             raise ValueError('devices and slices must be at least 0, fsdp and tensor at least 1')
 
@@ -134,11 +154,12 @@ def _named(*modules):
     return {name: getattr(module, name) for module in modules for name in module.__all__}
 
 
-_DERIVED = frozenset({'channels', 'outputs', 'classes', 'vocabulary', 'length', 'rngs'})
+_DERIVED = frozenset({'channels', 'outputs', 'classes', 'vocabulary', 'length', 'augment', 'rngs'})
 
 SCHEMA = {
     'data': configs.Section(_named(sources)),
     'text': configs.Section(_named(tokens), frozenset({'captions'}), optional=True),
+    'augment': configs.Section(_named(augment), optional=True),
     'process': configs.Section(_named(process, discrete)),
     'precond': configs.Section(_named(precond)),
     'density': configs.Section(_named(density)),

@@ -44,9 +44,10 @@ class Steering:
 
 
 UNSTEERED = Steering()
+_WORDS = {'label': 'label', 'tokens': 'text'}
 
 
-def check_guidance(config, known, null, cond_dropout, steering):
+def check_guidance(config, known, null, train, steering):
     """Refuses guidance that this model cannot follow, and what would have no effect."""
     values = config['guidance']
     name, scale = values['name'], values.get('scale', 1.0)
@@ -75,7 +76,7 @@ def check_guidance(config, known, null, cond_dropout, steering):
     if scale == 1 and not steering.also:
         _check_idle(name, values, steering)
     elif name != 'auto':
-        _check_null(scale, null, cond_dropout, steering)
+        _check_null(scale, null, train, steering)
 
 
 def _check_idle(name, values, steering):
@@ -87,16 +88,19 @@ def _check_idle(name, values, steering):
         raise configs.ConfigError(f'{idle[0]} has no effect at guidance 1: add --guidance=2, say, or leave it out')
 
 
-def _check_null(scale, null, cond_dropout, steering):
+def _check_null(scale, null, train, steering):
     if not null:
         raise configs.ConfigError(
             f'guidance {scale}: this model has no condition to be guided by; use --guidance=1, or autoguidance '
             '(--guide-step)'
         )
-    if not cond_dropout and (steering.negative is None or 'label' in null):
+    # A negative prompt stands in for the text alone.
+    gone = null if steering.negative is None else set(null) - {'tokens'}
+    kept = [_WORDS[name] for name in train.never_without(null) if name in gone]
+    if kept:
         raise configs.ConfigError(
-            f'guidance {scale} needs a model trained with condition dropout (train.cond_dropout, e.g. 0.1), '
-            'this one was not: use --guidance=1, or autoguidance (--guide-step)'
+            f'guidance {scale} needs a model trained with condition dropout (train.cond_dropout, e.g. 0.1), this one '
+            f'was never without its {" and its ".join(kept)}: use --guidance=1, or autoguidance (--guide-step)'
         )
 
 

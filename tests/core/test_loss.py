@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import integrate, optimize, stats
 
-from diffusion.core import adaptive, density, loss, precond, process, uncertainty, weighting
+from diffusion.core import adaptive, augment, density, loss, precond, process, randomness, uncertainty, weighting
 from tests import oracle
 
 
@@ -48,6 +48,50 @@ def test_noise_belongs_to_examples_of_a_step():
     assert len(np.unique(np.asarray(seen[0][0]))) == zeros.size
 
 
+NULL = {'label': jnp.asarray(-1)}
+
+
+@pytest.mark.parametrize('name', augment.__all__)
+def test_an_augmentation_belongs_to_examples_and_comes_before_the_noise(name):
+    """Of a batch in pieces as of the whole; what is to be restored is the image as it was augmented."""
+    kind = getattr(augment, name)(0.7)
+
+    def taken(x0, cond, places):
+        seen = []
+
+        def spy(params, x, sigma, cond, keys):
+            seen.append((x, cond))
+            return x
+
+        value = loss.denoising(
+            spy, precond.edm(), process.VE(), lambda process, u: 1e-9 + 0 * u, NULL, 0.5, augmentation=kind
+        )
+
+        @jax.jit
+        def told(*inputs):
+            value.part(None, *inputs[:2], jax.random.key(3), {}, (inputs[2], 8))
+            return seen[-1]
+
+        return told(x0, cond, places)
+
+    x0 = jax.random.normal(jax.random.key(1), (8, 4, 4, 1))
+    cond = {'label': jnp.arange(8)}
+    clean, told = taken(x0, cond, jnp.arange(8))
+    keys = randomness.examples(randomness.stream(jax.random.key(3), 'examples'), jnp.arange(8))
+    wanted, labels = jax.jit(kind.apply)(randomness.substream(keys, 'augment'), x0)
+    np.testing.assert_allclose(clean, wanted, atol=1e-6)
+    assert not np.allclose(clean, x0)
+    if kind.labels:
+        np.testing.assert_array_equal(told['augment'], labels)
+        assert np.any(np.any(told['augment'] != 0, 1) & (told['label'] == -1))
+    assert set(told) == ({'label', 'augment'} if kind.labels else {'label'})
+    rows = jnp.asarray([7, 2, 4])
+    x, part = taken(x0[rows], {'label': rows}, rows)
+    np.testing.assert_allclose(x, clean[rows], atol=1e-5)
+    for key in told:
+        np.testing.assert_allclose(part[key], told[key][rows], atol=1e-6)
+
+
 def test_conditions_are_dropped_at_their_rate_and_whole():
     cond = {'label': jnp.arange(20_000), 'tokens': jnp.ones((20_000, 5), jnp.int32)}
     null = {'label': jnp.asarray(-1), 'tokens': jnp.zeros(5, jnp.int32)}
@@ -55,6 +99,49 @@ def test_conditions_are_dropped_at_their_rate_and_whole():
     gone = np.asarray(dropped['label']) == -1
     assert abs(gone.mean() - 0.1) < 0.01
     np.testing.assert_array_equal(np.asarray(dropped['tokens']) == 0, np.repeat(gone[:, None], 5, 1))
+
+
+def test_each_condition_is_dropped_by_itself_and_all_together():
+    """Joint and single drops are independent of each other, of the batch's cut, and of the noise."""
+    null = {'label': jnp.asarray(-1), 'tokens': jnp.zeros(2, jnp.int32)}
+    seen = []
+
+    def spy(params, x, sigma, cond, keys):
+        seen.append((x, cond))
+        return x
+
+    def told(rates, rows):
+        value = loss.denoising(
+            spy, precond.edm(), process.VE(), density.log_normal(), null, rates.pop('joint', 0.0), dropouts=rates
+        )
+
+        @jax.jit
+        def part(rows):
+            cond = {'label': rows, 'tokens': jnp.ones((len(rows), 2), jnp.int32)}
+            value.part(None, jnp.zeros((len(rows), 1, 1, 1)), cond, jax.random.key(0), {}, (rows, 20_000))
+            return seen[-1]
+
+        x, cond = part(rows)
+        words = np.asarray(cond['tokens'])
+        np.testing.assert_array_equal(words[:, 0], words[:, 1])
+        return np.asarray(x).ravel(), np.asarray(cond['label']) == -1, words[:, 0] == 0
+
+    def share(found, expected):
+        return stats.binomtest(int(found.sum()), len(found), expected).pvalue > 1e-3
+
+    rows = jnp.arange(1, 20_001)
+    _, label, text = told({'label': 0.3, 'tokens': 0.2}, rows)
+    assert share(label, 0.3) and share(text, 0.2) and share(label & text, 0.06)
+    _, label, text = told({'label': 0.3}, rows)
+    assert share(label, 0.3) and not text.any()
+    noise, label, text = told({'joint': 0.1, 'label': 0.3, 'tokens': 0.2}, rows)
+    assert share(label, 1 - 0.9 * 0.7) and share(text, 1 - 0.9 * 0.8) and share(label & text, 0.1 + 0.9 * 0.06)
+    for gone in (label, text):
+        assert stats.ks_2samp(noise[gone] / noise.std(), noise[~gone] / noise.std()).pvalue > 1e-3
+    some = slice(100, 20_000, 7)
+    for part, whole in zip(told({'joint': 0.1, 'label': 0.3, 'tokens': 0.2}, rows[some]), (noise, label, text)):
+        np.testing.assert_allclose(part, whole[some], rtol=1e-6)
+    np.testing.assert_array_equal(told({'joint': 0.1}, rows)[1], told({'joint': 0.1}, rows)[2])
 
 
 def test_pixels_survive_the_round_trip():

@@ -83,6 +83,26 @@ def test_conditions_and_noise_reach_the_output(kind):
         assert np.abs(call(params, x, level, given, None) - base).max() > 1e-4, name
 
 
+def test_what_an_augmentation_tells_is_heard_and_nothing_told_is_zero():
+    net = functional.functional(
+        lambda rngs: condition.Condition(16, classes=3, augment=9, text_width=8, text_layers=0, rngs=rngs)
+    )
+    params = jax.jit(net.init)(jax.random.key(0))
+    noise, cond = jnp.linspace(-1, 1, 9), {'label': jnp.zeros(9, jnp.int32)}
+
+    def heard(params, told):
+        return net.apply(params, noise, {**cond, **told})[0]
+
+    call = jax.jit(heard)
+    base = call(params, {})
+    np.testing.assert_array_equal(call(params, {'augment': jnp.zeros((9, 9))}), base)
+    assert np.all(np.abs(call(params, {'augment': jnp.eye(9)}) - base).max(1) > 1e-3)
+    for kind in ('unet', 'dit'):
+        whole = network(kind, {'augment': 9})
+        shapes = jax.eval_shape(whole.init, jax.eval_shape(lambda: jax.random.key(0)))
+        assert set(shapes['condition']['augment']) == {'kernel'}
+
+
 @pytest.mark.parametrize('kind', ['unet', 'dit'])
 def test_padding_is_not_looked_at(kind):
     """Text that is one token longer by a masked position leads to the same picture."""

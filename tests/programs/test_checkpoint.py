@@ -118,6 +118,14 @@ def test_the_best_by_a_metric_survive_rotation(call, tmp_path):
     assert store.steps(tmp_path / checkpoint.FOLDER) == sorted({lowest, 12})
 
 
+def test_a_metric_that_nobody_measured_is_named(call, tmp_path):
+    flags = ('--config.train.keep_best=1', f'--workdir={tmp_path}')
+    done = call('train', *QUICK, *flags, '--config.train.best_metric=fid')
+    assert done.returncode == 0 and done.stderr.count("train.best_metric 'fid' was not measured so far") == 1
+    assert 'grad_norm' in done.stderr
+    assert 'was not measured' not in call('train', *QUICK, *flags, '--config.train.steps=16').stderr
+
+
 def test_an_evaluation_goes_before_the_log(call, run, tmp_path):
     """Bits per dimension of steps 4 and 12 as `diffusion evaluate` leaves them: the lower stays, or the higher."""
     for highest, stays in ((False, 12), (True, 4)):

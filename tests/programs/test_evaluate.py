@@ -8,7 +8,8 @@ import pytest
 from scipy import stats
 
 from diffusion.core import process
-from diffusion.programs import evaluate, loglikelihood
+from diffusion.data import pipeline
+from diffusion.programs import calls, evaluate, loglikelihood
 from diffusion.runtime import mesh
 from tests import oracle
 
@@ -129,3 +130,16 @@ def test_bits_of_a_gaussian_are_those_of_its_256_values(forward):
     # Dequantisation costs of the order of the bin over the deviation, squared; the prior's end m z / sigma_max.
     assert report['value'] == pytest.approx(exact, abs=1e-3)
     assert exact < report['bound']['value'] < exact + 1
+
+
+def test_every_example_weighs_once_whatever_the_devices_and_the_batch():
+    """10,007, a prime: the last call of eight devices is filled up, and what fills it counts nowhere."""
+    grid = mesh.make(jax.devices())
+    assert mesh.shards(grid) == 8
+    count = 10_007
+    for batch in (256, 1000, 20_000):
+        seen = calls.compiled(lambda weights, inputs: inputs['value'] * weights, grid, batch, count)
+        parts = list(seen.over(np.float32(2), lambda rows: {'value': rows.astype(np.float32)}, count))
+        np.testing.assert_array_equal(np.concatenate(parts), 2 * np.arange(count, dtype=np.float32))
+    ids = pipeline.example_ids(np.arange(count), count, 3)
+    np.testing.assert_array_equal(np.sort(ids), np.arange(count))

@@ -44,14 +44,17 @@ def losses(folder):
     return {line['step']: line['loss'] for line in lines if 'loss' in line}
 
 
-def test_two_processes_train_as_one_and_each_goes_on_where_the_other_stopped(diffusion, together, trained, tmp_path):
+def test_two_processes_train_as_one_then_four_go_on_where_they_stopped_and_then_one(
+    diffusion, together, trained, tmp_path
+):
     folder = tmp_path / 'run'
     half = ('--config.train.steps=4', f'--workdir={folder}')
     for status, said in together(2, *WORDS, '--config.runtime.devices=2', *half):
         assert status == 0, said
-    first, second = together(2, *WORDS, '--config.runtime.devices=4', f'--workdir={folder}')
-    assert first[0] == second[0] == 0, first[1] + second[1]
-    assert '4 cpu device(s) of 2 processes' in first[1] and 'step 4 of 8' in first[1] and second[1] == ''
+    first, *others = together(4, *WORDS, '--config.runtime.devices=4', f'--workdir={folder}')
+    assert [status for status, _ in (first, *others)] == [0] * 4, (first, others)
+    assert '4 cpu device(s) of 4 processes' in first[1] and 'step 4 of 8' in first[1]
+    assert [said for _, said in others] == [''] * 3
     found, wanted = losses(folder), losses(trained)
     assert list(found) == list(wanted)
     np.testing.assert_allclose(list(found.values()), list(wanted.values()), rtol=1e-4)

@@ -35,6 +35,11 @@ def says(said, words):
     return lambda: any(words in line for line in said)
 
 
+def under_way(said):
+    """Whether a job has ended its first step, which takes all its processes: two may be begun by one of them."""
+    return lambda: any(re.search(r'train ([3-9]|\d\d+)/', line) for line in said)
+
+
 def steps_logged(folder, at_least):
     path = folder / 'metrics.jsonl'
     return lambda: path.exists() and len(path.read_text().splitlines()) >= at_least
@@ -133,53 +138,61 @@ def job(diffusion):
 
 
 def stopped_at(told):
-    return int(re.search(r'stopped at step (\d+) of', told)[1])
+    found = re.search(r'stopped at step (\d+) of', told)
+    assert found, told
+    return int(found[1])
 
 
-@pytest.mark.parametrize('asked', [pytest.param(0, marks=pytest.mark.slow), 1])
-def test_two_processes_stop_at_one_step_whichever_is_asked(job, tmp_path, asked):
+@pytest.mark.parametrize('count,asked', [pytest.param(2, 0, marks=pytest.mark.slow), (2, 1), (4, 3)])
+def test_all_processes_stop_at_one_step_whichever_is_asked(job, tmp_path, count, asked):
     folder = tmp_path / 'run'
     flags = ('--config.train.save_every=100000', f'--workdir={folder}')
-    both = job(2, STEPS, *flags)
-    said = [], []
-    wait_for(both[0], said[0], says(said[0], 'train '))
-    both[asked].send_signal(signal.SIGTERM)
-    ends = [finish(*each) for each in zip(both, said)]
-    assert [code for code, _ in ends] == [75, 75], ends
+    started = job(count, STEPS, *flags)
+    said = [[] for _ in started]
+    wait_for(started[0], said[0], under_way(said[0]))
+    started[asked].send_signal(signal.SIGTERM)
+    ends = [finish(*each) for each in zip(started, said)]
+    assert [code for code, _ in ends] == [75] * count, ends
     step = stopped_at(ends[0][1])
     assert saved(folder) == [step]
-    again = job(2, f'--config.train.steps={step + 3}', *flags)
+    again = job(count, f'--config.train.steps={step + 3}', *flags)
     ends = [finish(each, []) for each in again]
-    assert [code for code, _ in ends] == [0, 0], ends
+    assert [code for code, _ in ends] == [0] * count, ends
     assert f'goes on where it stopped: step {step} of' in ends[0][1]
     position = json.loads((folder / 'metrics.jsonl').read_text().splitlines()[-1])
     assert position['step'] == step + 3
 
 
+HERE = socket.gethostname()
 HANGS = (signal.SIGSTOP, ('--config.runtime.watchdog=15',), 'nothing has finished for 15 s (runtime.watchdog) at: ', 70)
 
 
 @pytest.mark.parametrize(
-    'number,flags,named,other',
+    'count,number,flags,named,other',
     [
-        (signal.SIGKILL, (), f'host 1 of 2 ({socket.gethostname()}) is gone', -9),
-        pytest.param(*HANGS, marks=pytest.mark.slow),
+        (2, signal.SIGKILL, (), f'host 1 of 2 ({socket.gethostname()}) is gone', -9),
+        pytest.param(
+            4, signal.SIGKILL, (), f'host 1 of 4 ({socket.gethostname()}) is gone', -9, marks=pytest.mark.slow
+        ),
+        pytest.param(2, *HANGS, marks=pytest.mark.slow),
     ],
-    ids=['killed', 'hangs'],
+    ids=['killed', 'one of four killed', 'hangs'],
 )
-def test_one_that_is_killed_or_hangs_is_named_by_the_other(job, tmp_path, number, flags, named, other):
-    both = job(2, STEPS, f'--workdir={tmp_path / "run"}', *flags)
-    said = [], []
-    wait_for(both[0], said[0], says(said[0], 'train '))
-    both[1].send_signal(number)
+def test_one_that_is_killed_or_hangs_is_named_by_the_others(job, tmp_path, count, number, flags, named, other):
+    first, hurt, *more = job(count, STEPS, f'--workdir={tmp_path / "run"}', *flags)
+    said = []
+    wait_for(first, said, under_way(said))
+    hurt.send_signal(number)
     begin = time.monotonic()
-    code, told = finish(both[0], said[0])
-    both[1].send_signal(signal.SIGCONT)
+    code, told = finish(first, said)
+    ends = [finish(each, []) for each in more]
+    hurt.send_signal(signal.SIGCONT)
     assert code == 70 and time.monotonic() - begin < 45
     assert named in told, told
+    assert all(code == 70 and named in told for code, told in ends), ends
     # The stacks of all threads, the main one among them.
     assert 'most recent call first' in told and 'programs/train.py' in told
-    assert both[1].wait(30) == other
+    assert hurt.wait(30) == other
 
 
 def test_a_job_that_is_not_whole_or_not_alike_does_not_begin(job, tmp_path):
