@@ -51,30 +51,32 @@ class Records:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Decoded:
-    """Every image of a set. substitutes: {index: the bad image's name and reason, and which example stands for it}."""
+    """Every image of a set. stands: which example is given for each, int64 [N]; unreadable: those that stand for none,
+    by index."""
 
     images: np.ndarray
     labels: np.ndarray
     texts: list[str]
     classes: tuple[str, ...]
     captioned: bool
-    substitutes: dict[int, tuple[Bad, int]]
+    stands: np.ndarray
+    unreadable: dict[int, Bad]
 
     def gather(self, indices: np.ndarray) -> dict:
-        batch = {'image': self.images[indices]}
+        given = self.stands[indices]
+        batch = {'image': self.images[given]}
         if self.classes:
-            batch['label'] = self.labels[indices]
+            batch['label'] = self.labels[given]
         if self.captioned:
-            batch['caption'] = [self.texts[i] for i in indices]
-        if self.substitutes and (bad := np.isin(indices, list(self.substitutes))).any():
-            batch['bad'] = bad
-        return batch
+            batch['caption'] = [self.texts[i] for i in given]
+        bad = given != indices
+        return {**batch, 'bad': bad} if bad.any() else batch
 
     def captions(self) -> list[str]:
         return list(self.texts)
 
     def bad(self, indices: np.ndarray) -> list[Bad]:
-        return [self.substitutes[i][0] for i in np.asarray(indices).tolist() if i in self.substitutes]
+        return [self.unreadable[i] for i in np.asarray(indices).tolist() if i in self.unreadable]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -227,12 +229,8 @@ def _keep(reader: Read, max_bad: float) -> _Decoded:
         found = [bad for some in pool.map(fill, range(0, stored.length, 256)) for bad in some]
     if len(found) > max_bad * stored.length:
         raise ValueError(too_many(found, stored.length, max_bad))
-    bad = {one.index for one in found}
-    substitutes = {}
-    for one in found:
-        other = next(
-            i % stored.length for i in range(one.index + 1, one.index + stored.length) if i % stored.length not in bad
-        )
-        images[one.index], labels[one.index], texts[one.index] = images[other], labels[other], texts[other]
-        substitutes[one.index] = (one, other)
-    return _Decoded(images, labels, texts, stored.classes, stored.captioned, substitutes)
+    stands, unreadable = np.arange(stored.length), {one.index: one for one in found}
+    for index in unreadable:
+        after = (i % stored.length for i in range(index + 1, index + stored.length))
+        stands[index] = next(i for i in after if i not in unreadable)
+    return _Decoded(images, labels, texts, stored.classes, stored.captioned, stands, unreadable)
