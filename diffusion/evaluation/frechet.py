@@ -1,0 +1,79 @@
+"""The Fréchet distance of Gaussians fitted to features (FID: Heusel et al. 1706.08500), and its limit of many samples
+(Chong & Forsyth 1911.07023)."""
+
+import numpy as np
+
+from diffusion.evaluation import interval, moments
+
+ENOUGH = 2048  # samples under which the number depends on how many there are more than on what they show
+PARTS = 5  # sizes n, n / 2 ... n / PARTS of which the limit is extrapolated
+GROUPS = 10  # of the jackknife
+
+
+def name(samples: int, features: str, limit: bool = False) -> str:
+    """What a result may be called. features: '' for the published Inception network alone."""
+    size = '∞' if limit else ('' if samples >= ENOUGH else f'-{samples}')
+    return f'FID{size}' + (f'[{features}]' if features else '')
+
+
+def root(covariance: np.ndarray) -> np.ndarray:
+    """A with A A^T = covariance, [D, D], symmetric and of any rank. Eigenvalues that rounding made are zero."""
+    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    least = max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
+    return vectors * np.sqrt(np.where(values > least, values, 0.0))
+
+
+def distance(mean_a, covariance_a, mean_b, covariance_b) -> float:
+    """|mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)): float64, never complex, finite for finite input."""
+    return _distance(mean_a, covariance_a, mean_b, covariance_b, root(covariance_b))
+
+
+def _distance(mean_a, covariance_a, mean_b, covariance_b, root_b):
+    # A B has the eigenvalues of R^T A R with B = R R^T, which is symmetric.
+    product = root_b.T @ covariance_a @ root_b
+    values = np.linalg.eigvalsh((product + product.T) / 2)
+    least = max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
+    cross = np.sqrt(values[values > least]).sum()
+    gap = np.asarray(mean_a, np.float64) - mean_b
+    return float(gap @ gap + np.trace(covariance_a) + np.trace(covariance_b) - 2 * cross)
+
+
+def _against(reference):
+    covariance = reference.covariance
+    rooted = root(covariance)
+    return lambda found: _distance(found.mean, found.covariance, reference.mean, covariance, rooted)
+
+
+def fid(features: np.ndarray, reference: moments.Moments, repeats: int = 20, seed: int = 0) -> interval.Interval:
+    """features: [N, D] of samples. The error is of `repeats` bootstrap draws of the samples; the reference is taken as
+    known. Raises ValueError for fewer than two samples or features that are not finite."""
+    against = _against(reference)
+    value = against(moments.of(features))
+    rng = np.random.default_rng(seed)
+    count = len(features)
+    drawn = [against(moments.of(features, rng.multinomial(count, np.full(count, 1 / count)))) for _ in range(repeats)]
+    return interval.replicates(value, drawn, 'bootstrap of the samples', seed)
+
+
+def fid_infinity(features: np.ndarray, reference: moments.Moments, seed: int = 0) -> interval.Interval:
+    """The distance at 1/n = 0 of a line through those of n, n/2 ... n/5 samples (means over disjoint parts), by least
+    squares; a line only where n/5 is well above D. The reference is taken as known. The error is the jackknife over
+    ten groups of samples."""
+    least = 2 * PARTS * GROUPS
+    if len(features) < least:
+        raise ValueError(f'FID∞ needs at least {least} samples, here {len(features)}')
+    against = _against(reference)
+    order = np.random.default_rng(seed).permutation(len(features))
+
+    def limit(chosen):
+        inverse, found = [], []
+        for parts in range(1, PARTS + 1):
+            split = np.array_split(chosen, parts)
+            found.append(np.mean([against(moments.of(features[part])) for part in split]))
+            inverse.append(np.mean([1 / len(part) for part in split]))
+        return float(np.polynomial.polynomial.polyfit(inverse, found, 1)[0])
+
+    groups = np.array_split(order, GROUPS)
+    without = [limit(np.concatenate(groups[:g] + groups[g + 1 :])) for g in range(GROUPS)]
+    error = np.sqrt((GROUPS - 1) * np.var(without))
+    return interval.Interval(limit(order), float(error), 'jackknife over groups of samples', GROUPS, seed)
