@@ -11,7 +11,7 @@ from diffusion import usage
 PROGRAMS = {
     'train': 'train a model, or go on where a run stopped',
     'sample': 'draw pictures from a checkpoint',
-    'evaluate': 'measure a checkpoint: bits per dimension',
+    'evaluate': 'measure a checkpoint: bits per dimension, FID, KID, precision and recall',
     'edit': 'change pictures with a checkpoint: interpolate, invert',
     'checkpoint': 'look at, check and use checkpoints: show, verify, prove, ema',
     'data': 'look at a data set, store it, measure how fast it is read: check, build, bench',

@@ -61,6 +61,13 @@ def artist(
     return Artist(compiled, np.asarray(build.sigmas(run, config)), scale, steering.arrays(run))
 
 
+def check_paced(config: configs.Config, overrides: list[str]) -> None:
+    """Refuses a number of steps for a sampler that chooses its own."""
+    if build.paces_itself(config) and any(override.startswith('sample.steps=') for override in overrides):
+        name = config['sampler']['name']
+        raise ValueError(f'the sampler {name!r} chooses its own steps: leave out --steps, or set --config.sampler.rtol')
+
+
 def conditions(run: build.Experiment, count: int, prompts=(), labels=()) -> dict:
     """The condition arrays of `count` images: prompts and labels are repeated in turn; none given is the null one.
 

@@ -70,9 +70,7 @@ def _chosen(config, args, overrides):
         *overrides,
     ]
     config = opening.choose(config, overrides, build.SAMPLING, 'drawing')
-    if build.paces_itself(config) and any(override.startswith('sample.steps=') for override in overrides):
-        name = config['sampler']['name']
-        raise ValueError(f'the sampler {name!r} chooses its own steps: leave out --steps, or set --config.sampler.rtol')
+    drawing.check_paced(config, overrides)
     return config
 
 

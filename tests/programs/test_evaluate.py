@@ -44,7 +44,7 @@ def test_bits_per_dimension_of_a_run_are_written_with_their_protocol(call, train
     'flags,say',
     [
         (['--metrics=bdp'], "no metric 'bdp': did you mean 'bpd'"),
-        (['--metrics=fid'], 'there are: bpd, nll'),
+        (['--metrics=vendi'], 'there are: bpd, nll'),
         (['--metrics='], 'each once'),
         (['--metrics=nll'], '--metrics=bpd'),
         (['--metrics=bpd', '--num=138'], 'there are 137 examples'),
