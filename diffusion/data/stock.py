@@ -43,7 +43,7 @@ def builder(dataset: str, data_dir: str):
 
 def there(made) -> bool:
     """Whether the set of a builder is prepared."""
-    # made.isthere() asks the same and logs a warning where the answer is no.
+    # made.is_prepared() asks the same and logs a warning where the answer is no.
     return (made.data_path / 'dataset_info.json').exists()
 
 
