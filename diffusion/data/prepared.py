@@ -1,21 +1,16 @@
 """Prepared TFDS sets in ArrayRecord files, read without TensorFlow."""
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import functools
-import hashlib
-import io
-import json
 import os
 import posixpath
 import re
 import threading
-from typing import Any
 
 import numpy as np
 
-from diffusion.data import entries, fields, storage
+from diffusion.data import entries, fields, stock, storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,45 +97,6 @@ def _from_folder(folder):
     return tfds.builder_from_directory(folder)
 
 
-def digest(*facts: Any) -> str:
-    """A short name for facts that JSON can hold."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def builder(dataset: str, data_dir: str):
-    """The TFDS builder of 'name', 'name/config' or 'name:version'. Raises ValueError with the
-    nearest names."""
-    import tensorflow_datasets as tfds
-
-    # Importing the module is what makes 'emoji/...' a name that TFDS knows.
-    from diffusion.data import emoji_dataset  # noqa: F401
-
-    try:
-        # TFDS prints a banner where it misses TensorFlow; the error below says it in a line.
-        with contextlib.redirect_stdout(io.StringIO()):
-            return tfds.builder(dataset, data_dir=data_dir or None)
-    except ModuleNotFoundError as error:
-        # TFDS raises it anew with a longer text and without the name.
-        missing = str(error).rpartition('No module named ')[2].strip("'")
-        raise ValueError(
-            f'TFDS set {dataset!r} cannot even be described without {missing}: pip install {missing}'
-        ) from error
-    except tfds.core.DatasetNotFoundError as error:
-        known = tfds.list_builders(with_community_datasets=False)
-        hint = fields.nearest(dataset.split('/')[0], known)
-        raise ValueError(f'TFDS has no set {dataset!r}: {hint}') from error
-    except (ValueError, AssertionError) as error:
-        name, _, config = dataset.partition('/')
-        try:
-            configs = list(tfds.builder_cls(name.partition(':')[0]).builder_configs)
-        except ValueError:
-            configs = []
-        if config and config.partition(':')[0] not in configs:
-            hint = fields.nearest(config, configs) if configs else 'it has no configs'
-            raise ValueError(f'TFDS set {name!r} has no config {config!r}: {hint}') from error
-        raise ValueError(f'TFDS set {dataset!r}: {str(error).splitlines()[0]}') from error
-
-
 def used(info, label: str = 'auto', caption: str = 'auto') -> Fields:
     """Which features of `info` serve as image, label and caption.
 
@@ -173,43 +129,19 @@ def used(info, label: str = 'auto', caption: str = 'auto') -> Fields:
     return Fields(image, key, words, tuple(features[key].names) if key else (), tuple(features[image].shape))
 
 
-def prepare(dataset: str, data_dir: str) -> None:
-    """Writes a set whose builder needs neither downloads nor TensorFlow, unless it is there.
-
-    Several processes may do so at once. Raises ValueError where the folder cannot be written.
-    """
-    import tensorflow_datasets as tfds
-
-    made = tfds.builder(dataset, data_dir=data_dir or None, file_format='array_record')
-    if _prepared(made):
-        return
-    config = tfds.download.DownloadConfig(try_download_gcs=False, compute_stats=tfds.download.ComputeStatsMode.SKIP)
-    # TFDS announces itself on stdout and draws a bar for what takes a fraction of a second.
-    quiet = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
-            made.download_and_prepare(download_config=config)
-    except (OSError, ValueError) as error:
-        # TFDS writes aside and renames; who comes second finds the name taken, by the same data.
-        if not _prepared(tfds.builder(dataset, data_dir=data_dir or None)):
-            raise ValueError(
-                f'{dataset} cannot be prepared at {made.data_path}: {error}; give a data_dir that can be written'
-            ) from error
-
-
 def open_named(dataset: str, split: str, data_dir: str, label: str = 'auto', caption: str = 'auto') -> entries.Entries:
     """A split of a set that TFDS knows by name. Raises FileNotFoundError with the commands that prepare it,
     ValueError."""
-    made = builder(dataset, data_dir)
-    if not _prepared(made):
+    made = stock.builder(dataset, data_dir)
+    if not stock.there(made):
         raise FileNotFoundError(
-            f'TFDS set {dataset!r} is not prepared at {made.data_path}: {_commands(made, data_dir)}'
+            f'TFDS set {dataset!r} is not prepared at {made.data_path}: {stock.commands(made, data_dir)}'
         )
     chosen = used(made.info, label, caption)
-    part = _part(made, split, dataset, _commands(made, 'FOLDER'))
+    part = _part(made, split, dataset, stock.commands(made, 'FOLDER'))
     shards = [(os.path.basename(one.filename), one.skip, one.take) for one in part.file_instructions]
     _check_shards(part)
-    mark = digest(made.info.full_name, split, part.num_bytes, shards, chosen.image, chosen.shape)
+    mark = storage.digest(made.info.full_name, split, part.num_bytes, shards, chosen.image, chosen.shape)
     return _entries(_Split(os.fspath(made.data_path), split, chosen, part.num_examples), part, mark)
 
 
@@ -238,7 +170,7 @@ def open(folder: str, split: str, label: str, caption: str) -> entries.Entries:
     told = ['features.json', *(name for name in os.listdir(folder) if name.endswith('.labels.txt'))]
     files = [storage.File(name, storage.size(posixpath.join(folder, name))) for name in sorted({*names, *told})]
     taken = [(one.skip, one.take) for one in part.file_instructions]
-    mark = digest(storage.fingerprint(folder, files), taken, chosen.image)
+    mark = storage.digest(storage.fingerprint(folder, files), taken, chosen.image)
     return _entries(_Split(folder, split, chosen, part.num_examples), part, mark)
 
 
@@ -293,17 +225,3 @@ def _check_shards(part):
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         list(pool.map(check, part.file_instructions))
-
-
-def _prepared(made):
-    # made.is_prepared() asks the same and logs a warning where the answer is no.
-    return (made.data_path / 'dataset_info.json').exists()
-
-
-def _commands(made, data_dir):
-    name = '/'.join(filter(None, [made.name, made.builder_config and made.builder_config.name]))
-    place = f' --data_dir={data_dir}' if data_dir else ''
-    manual = ''
-    if made.MANUAL_DOWNLOAD_INSTRUCTIONS:
-        manual = f' --manual_dir=FOLDER (the archives that tensorflow.org/datasets/catalog/{made.name} asks for)'
-    return f'pip install tensorflow importlib_resources && tfds build {name} --file_format=array_record{place}{manual}'
