@@ -7,6 +7,7 @@ import os
 import posixpath
 import re
 import threading
+from typing import Any
 
 import numpy as np
 
