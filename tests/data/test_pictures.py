@@ -109,6 +109,7 @@ def test_exif_rotation(orientation, format):
         np.testing.assert_array_equal(pictures.decode(data, pictures.Fit(oriented=False)), COLOUR)
 
 
+@pytest.mark.filterwarnings('ignore::UserWarning')
 def test_exif_that_cannot_be_read_damages_no_picture():
     plain = written.png(COLOUR, 'JPEG', quality=95)
     for exif in (
@@ -149,7 +150,7 @@ FITS = strategies.builds(
 )
 
 
-@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @hypothesis.given(
     image=arrays.arrays(np.uint8, strategies.tuples(SIZES, SIZES, strategies.sampled_from((1, 3, 4)))), fit=FITS
 )
@@ -163,7 +164,7 @@ def test_every_fit_has_its_shape_and_encoding_changes_nothing(image, fit):
     assert (measured.height, measured.width) == image.shape[:2]
 
 
-@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @hypothesis.given(width=SIZES, height=SIZES, fit=FITS)
 def test_what_is_cut_is_what_is_said(width, height, fit):
     """A picture whose pixels are its places, reduced without mixing them: those that are gone were cut."""
