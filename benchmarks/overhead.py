@@ -32,7 +32,7 @@ DIT_B = (
 
 
 def main(argv: list[str]) -> int:
-    """Exit status 1 where all of it together costs more than 2 % of the FLOPs of the bare step."""
+    """Exit status 1 where all of it together costs 2 % of the FLOPs or of the bytes of the bare step."""
     parser = usage.Parser('train', __doc__.splitlines()[0])
     parser.prog = 'python benchmarks/overhead.py'
     parser.add_argument('--batch', type=int, default=32, metavar='N', help='images a device; fewer make it look worse')
@@ -45,17 +45,20 @@ def main(argv: list[str]) -> int:
     bare = costs['bare']
     print(f'DiT-B/2, {args.depth} blocks, batch {args.batch}: {bare["flops"]:.3e} FLOPs a step without any of it\n')
     print('| what is added | FLOPs | share | bytes accessed | share | temporaries, MB |\n|---|---|---|---|---|---|')
-    total, before = 0.0, bare
+    total, before = {'flops': 0.0, 'bytes': 0.0}, bare
     for name, cost in costs.items():
         divisor = args.log_every if name.startswith('meters, at') else 1
-        added, moved = ((cost[key] - before[key]) / divisor for key in ('flops', 'bytes'))
-        total += added
+        added, moved = ((cost[key] - before[key]) / divisor for key in total)
         shares = added / bare['flops'], moved / bare['bytes']
+        total = {key: total[key] + share for key, share in zip(total, shares)}
         print(f'| {name} | {added:.2e} | {shares[0]:.3%} | {moved:.2e} | {shares[1]:.3%} | {cost["temporaries"]:.0f} |')
         before = cost
-    share = total / bare['flops']
-    print(f'\ntogether {share:.3%} of the FLOPs of the bare step: {"below" if share < LIMIT else "ABOVE"} {LIMIT:.0%}')
-    return int(share >= LIMIT)
+    worst = max(total.values())
+    print(
+        f'\ntogether {total["flops"]:.3%} of the FLOPs and {total["bytes"]:.3%} of the bytes of the bare step: '
+        f'{"below" if worst < LIMIT else "ABOVE"} {LIMIT:.0%}'
+    )
+    return int(worst >= LIMIT)
 
 
 # What is left in: each line adds to the one before.

@@ -3,9 +3,9 @@ class folders or carry labels, else unconditional.
 
     diffusion train --config=configs/folder.py --config.data.path=DIR --workdir=runs/mine
 
-DIR: a folder of images, of Parquet files or of tars, an .npz ...: docs/data.md. For other sizes
---config.data.image_size=64 --config.net.multipliers=1,2,2,2; for captions --config.text.name=words needs this section
-added to a copy of the file. Hardware: one accelerator of 16 GB, or patience. Result: unverified.
+DIR: a folder of images, of Parquet files or of tars, an .npz ...: docs/data.md. For larger pictures
+--config.data.image_size=64 --config.net.multipliers=1,2,2,2; for captions a copy of this file with
+text=dict(name='words'). Hardware: one accelerator of 16 GB, or patience. Result: unverified.
 """
 
 import ml_collections

@@ -14,7 +14,7 @@ ROOMS = {
     'nets': ({'nets'}, {'jax', 'numpy', 'flax'}),
     'data': (
         {'data'},
-        {'numpy', 'absl', 'array_record', 'grain', 'tensorflow_datasets', 'PIL', 'fsspec', 'pyarrow'},
+        {'numpy', 'absl', 'array_record', 'grain', 'tensorflow_datasets', 'PIL', 'fsspec', 'pyarrow', 'google'},
     ),
     'runtime': ({'runtime'}, {'jax', 'numpy', 'optax', 'orbax', 'grain', 'tensorboardX', 'rich', 'PIL'}),
     'evaluation': ({'evaluation', 'nets'}, {'jax', 'numpy'}),

@@ -42,17 +42,20 @@ class _Folder:
             return self.texts[i]
         if self.beside is None or not self.beside[i]:
             return ''
-        path = storage.join(self.root, self.beside[i])
-        try:
-            return storage.read(path).decode('utf-8-sig').strip()
-        except UnicodeDecodeError as error:
-            raise ValueError(f'{path} is not UTF-8: {error.reason} at byte {error.start}') from error
+        return _utf8(storage.join(self.root, self.beside[i])).strip()
 
     def captions(self) -> list[str]:
         return [self._caption(i) for i in range(len(self.names))]
 
     def name(self, index: int) -> str:
         return self.names[index]
+
+
+def _utf8(path):
+    try:
+        return storage.read(path).decode('utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{path} is not UTF-8: {error.reason} at byte {error.start}') from error
 
 
 def picture(name: str, data: bytes) -> bytes | np.ndarray:
@@ -137,7 +140,7 @@ def _metadata(root, files, names):
     images, rows = set(names), {}
     for one in told:
         path, folder = storage.join(root, one.name), posixpath.dirname(one.name)
-        for number, line in enumerate(storage.read(path).decode('utf-8-sig').splitlines(), start=1):
+        for number, line in enumerate(_utf8(path).splitlines(), start=1):
             if not line.strip():
                 continue
             try:

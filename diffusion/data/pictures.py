@@ -8,7 +8,6 @@ import zlib
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 
 # What is opened: the formats of pictures, none that runs programs or holds documents.
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'TIFF', 'BMP', 'PPM', 'JPEG2000')
@@ -16,6 +15,17 @@ CROPS = ('center', 'pad', 'stretch', 'none')
 FILTERS = {name.lower(): value for name, value in PIL.Image.Resampling.__members__.items()}
 _MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}
 _PNG = b'\x89PNG\r\n\x1a\n'
+_JPEG2000 = (b'\x00\x00\x00\x0cjP  ', b'\xff\x4f\xff\x51')
+# By EXIF's tag 0x0112, what brings a picture upright.
+_TURNS = {
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_270,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}
 
 
 class Unreadable(ValueError):
@@ -84,7 +94,10 @@ def measure(image: bytes | np.ndarray, oriented: bool = True) -> Measured:
     with _reading():
         opened = _open(image)
         width, height = opened.size
-        if oriented and opened.getexif().get(0x0112, 1) in (5, 6, 7, 8):
+        if oriented and opened.format == 'TIFF':
+            opened.load()  # Pillow turns these itself, and some versions tell the size before
+            width, height = opened.size
+        elif oriented and _orientation(opened) in (5, 6, 7, 8):
             width, height = height, width
         return Measured(width, height, opened.mode)
 
@@ -111,9 +124,9 @@ def decode(image: bytes | np.ndarray, fit: Fit) -> np.ndarray:
         _check_whole(image)
         opened = _open(image)
         opened.load()
-        if fit.oriented:
-            opened = PIL.ImageOps.exif_transpose(opened)
-        plain = _plain(opened, fit.background, _MODES[channels])
+        image_format, turn = opened.format, _TURNS.get(_orientation(opened)) if fit.oriented else None
+        turned = opened if turn is None else opened.transpose(turn)
+        plain = _plain(turned, image_format, fit.background, _MODES[channels])
     resized = np.asarray(_resized(plain, fit))
     return resized.reshape(*resized.shape[:2], channels)
 
@@ -143,7 +156,7 @@ def _open(data):
 
 
 def _check_whole(data):
-    """What Pillow lets pass: checksums of PNG's pixels, and a JPEG without an end."""
+    """What Pillow lets pass: checksums of PNG's pixels, a JPEG without its end."""
     if data.startswith(_PNG):
         place, name = len(_PNG), b''
         while name != b'IEND':
@@ -152,13 +165,30 @@ def _check_whole(data):
             if zlib.crc32(memoryview(data)[place + 4 : place + 8 + length]) != checksum:
                 raise Unreadable(f'damaged PNG: wrong checksum of {name.decode("ascii", "replace")}')
             place += 12 + length
-    elif data.startswith(b'\xff\xd8') and data.find(b'\xff\xd9', data.rfind(b'\xff\xda')) < 0:
+    elif data.startswith(b'\xff\xd8') and not _ends(data, b'\xff\xda'):
         raise Unreadable('truncated JPEG')
+    elif data.startswith(_JPEG2000) and not _ends(data, b'\xff\x93'):
+        raise Unreadable('truncated JPEG 2000')
 
 
-def _plain(image, background, mode):
-    """Any of Pillow's modes as `mode`, one of L, RGB, RGBA."""
-    if image.mode == 'F' or (image.mode == 'I' and image.format not in ('PNG', 'PPM', None)):
+def _ends(data, start):
+    """Whether the mark of the end, which pixels never hold, comes after the last mark of a start of pixels."""
+    last = data.rfind(start)
+    return last >= 0 and data.find(b'\xff\xd9', last) >= 0
+
+
+def _orientation(image):
+    """What EXIF says of how a picture stands, 1 where it says nothing. Many cameras and programs write EXIF that cannot
+    be read: the picture is whole all the same."""
+    try:
+        return image.getexif().get(0x0112, 1)
+    except Exception:
+        return 1
+
+
+def _plain(image, stored, background, mode):
+    """Any of Pillow's modes as `mode`, one of L, RGB, RGBA. stored: the format of its file."""
+    if image.mode == 'F' or (image.mode == 'I' and stored not in ('PNG', 'PPM')):
         raise Unreadable(f'32 bits a pixel (mode {image.mode}): give such pictures as .npy arrays')
     if image.mode.startswith('I'):
         # Pillow's own conversion clips 16 bits to 8.
@@ -227,7 +257,7 @@ def _array(image, fit):
     channels, wanted = image.shape[2], fit.channels or image.shape[2]
     if image.dtype == np.uint8 and channels in _MODES and wanted in _MODES:
         plain = PIL.Image.fromarray(image[:, :, 0] if channels == 1 else image)
-        resized = np.asarray(_resized(_plain(plain, fit.background, _MODES[wanted]), fit))
+        resized = np.asarray(_resized(_plain(plain, '', fit.background, _MODES[wanted]), fit))
         return resized.reshape(*resized.shape[:2], wanted)
     if channels != wanted:
         raise Misfit(f'{channels} channels of {image.dtype} where channels={wanted}')

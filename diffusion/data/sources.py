@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from diffusion.data import buckets as bucketing
-from diffusion.data import formats, pictures, prepared, records, shaped
+from diffusion.data import formats, pictures, prepared, records, shaped, stock, storage
 
 __all__ = ['emoji', 'images', 'mixture', 'tfds']
 
@@ -79,7 +79,7 @@ def emoji(subset: str = 'faces', image_size: int = 16, data_dir: str = '') -> So
         if value not in known:
             raise ValueError(f'emoji: {key}={value!r}: it is {known[0]!r} or {known[1]!r}')
     dataset = f'emoji/{subset}_{image_size}'
-    return _named(dataset, 'train', 0, data_dir, 0, 0, prepared.prepare)
+    return _named(dataset, 'train', 0, data_dir, 0, 0, stock.write)
 
 
 def tfds(
@@ -105,7 +105,7 @@ def tfds(
 
 def _named(dataset, split, image_size, data_dir, count, multiple, prepare):
     """A set that TFDS knows, described by its builder whether or not it is there."""
-    chosen = prepared.used(prepared.builder(dataset, data_dir).info)
+    chosen = prepared.used(stock.builder(dataset, data_dir).info)
     height, width, channels = chosen.shape
     if image_size:
         height = width = image_size
@@ -191,7 +191,7 @@ def _points(modes, radius, scale, examples, seed):
     points = points.reshape(examples, 1, 1, 2)
     return records.Records(
         length=examples,
-        fingerprint=prepared.digest('mixture', modes, radius, scale, examples, seed),
+        fingerprint=storage.digest('mixture', modes, radius, scale, examples, seed),
         gather=lambda indices: {'image': points[indices], 'label': labels[indices]},
         captions=list,
         resident=True,

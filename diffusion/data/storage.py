@@ -8,10 +8,11 @@ import dataclasses
 import difflib
 import hashlib
 import io
+import json
 import os
 import posixpath
 from collections.abc import Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 # Up to so many bytes and files the fingerprint is of every byte.
 EXACT_BYTES = 2**30
@@ -162,6 +163,11 @@ def fingerprint(folder: str, files: Sequence[File]) -> str:
         for some in pool.map(digests, [looked[i : i + 100] for i in range(0, len(looked), 100)]):
             total.update(b''.join(some))
     return total.hexdigest()[:32]
+
+
+def digest(*facts: Any) -> str:
+    """A short name for facts that JSON can hold."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _system(path):

@@ -138,9 +138,13 @@ def _take(found, path, member, file):
         return
     back = file.tell()
     file.seek(member.offset_data)
-    text = file.read(member.size).decode('utf-8-sig').strip()
+    data = file.read(member.size)
     file.seek(back)
-    here[part] = json.loads(text) if part == 'json' else text
+    try:
+        text = data.decode('utf-8-sig').strip()
+        here[part] = json.loads(text) if part == 'json' else text
+    except ValueError as error:
+        raise ValueError(f'{member.name} is no {"JSON" if part == "json" else "UTF-8"}: {error}') from error
     if part == 'json' and not isinstance(here[part], dict):
         raise ValueError(f'{member.name} is not a JSON object')
 

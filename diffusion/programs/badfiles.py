@@ -49,7 +49,7 @@ class BadFiles:
         if found and not self._silent:
             cut = self._path.exists() and not self._path.read_bytes().endswith(b'\n')
             lines = ''.join(json.dumps(dataclasses.asdict(one), ensure_ascii=False) + '\n' for one in found)
-            with self._path.open('a', encoding='utf-8') as file:
+            with self._path.open('a', encoding='utf-8', errors='surrogateescape') as file:
                 file.write('\n' * cut + lines)  # the line that a killed run left half is ended first
         if self.count > self._data.max_bad * self._records.length:
             raise usage.Fault(
@@ -60,7 +60,7 @@ class BadFiles:
 def read(path: Path) -> list[records.Bad]:
     """What a run has named; half a line is left out."""
     found = []
-    for line in path.read_text(encoding='utf-8').splitlines() if path.exists() else ():
+    for line in path.read_text(encoding='utf-8', errors='surrogateescape').splitlines() if path.exists() else ():
         try:
             found.append(records.Bad(**json.loads(line)))
         except (json.JSONDecodeError, TypeError):

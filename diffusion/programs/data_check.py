@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 
 from diffusion import build, usage
-from diffusion.data import entries, pictures, shards
+from diffusion.data import buckets, entries, pictures, shards
 from diffusion.programs import check_page, findings, origin, storing
 from diffusion.runtime import pictures as sheets
 from diffusion.runtime import status, writer
@@ -22,9 +22,9 @@ def main(argv: list[str]) -> int:
     """Exit status 0 for a set that can be trained on, 1 for one that cannot, or 2."""
     args, overrides = _parsed(argv)
     with usage.checked():
-        name, source, fit = _named(args, overrides)
+        name, source, fit, shapes = _named(args, overrides)
         _check_out(args.out)
-    tally = findings.Tally(source.classes, source.captioned)
+    tally = findings.Tally(source.classes, source.captioned, shapes)
     with status.Status('check', source.length) as line:
         look = functools.partial(_looks, source, fit)
         for looks in storing.in_order(look, storing.blocks(list(range(source.length)), storing.BLOCK)):
@@ -33,22 +33,30 @@ def main(argv: list[str]) -> int:
             line.update(tally.examples)
     wrong = _wrong(tally)
     verdict = (not wrong, '; '.join(wrong) or _good(tally))
-    facts = [f'{source.length:,} examples, fingerprint {source.fingerprint}', _said(fit)]
+    facts = [f'{source.length:,} examples, fingerprint {source.fingerprint}', _said(fit, shapes)]
     print('\n'.join([name, *facts, '', *tally.lines(), '', f'verdict: {verdict[1]}']))
     if args.out:
         _write(Path(args.out), name, facts, verdict, _shown(source, fit), tally)
     return 1 if wrong else 0
 
 
-def _named(args, overrides) -> tuple[str, entries.Entries, pictures.Fit]:
-    """The set, what a page calls it, and what is made of its pictures."""
+def _named(args, overrides) -> tuple[str, entries.Entries, pictures.Fit, tuple[int, int, int] | None]:
+    """What a page calls the set, the set, what is made of its pictures, and the `Tally.shapes`."""
     if bool(args.source) == bool(args.config):
         raise ValueError('name one SOURCE, or --config=FILE for the set of a config')
     if args.config:
-        return origin.of_config(build.resolve(args.config, overrides)['data'])
+        data = build.resolve(args.config, overrides)['data']
+        return *origin.of_config(data), _shapes(data.get('buckets', 0), data.get('image_size'), data.get('multiple'))
     if overrides:
         raise ValueError('--config.* without --config=FILE: leave it out')
-    return args.source, origin.opened(args), origin.fit(args)
+    return args.source, origin.opened(args), origin.fit(args), _shapes(args.buckets, args.image_size, args.multiple)
+
+
+def _shapes(count, side, multiple):
+    if not count:
+        return None
+    buckets.check(count, side, multiple)
+    return count, side, multiple
 
 
 def _looks(source, fit, indices) -> list[findings.Look]:
@@ -98,7 +106,9 @@ def _good(tally) -> str:
     return f'can be trained on{": " if notes else ""}{", ".join(notes)}'
 
 
-def _said(fit) -> str:
+def _said(fit, shapes) -> str:
+    if shapes:
+        return f'fitted to at most {shapes[0]} sizes of about {shapes[1]}² pixels, filter {fit.filter}'
     if not fit.image_size:
         return 'as stored: --image-size=N tells what a crop would cut'
     return f'fitted to {fit.size[0]} x {fit.size[1]} by crop {fit.crop}, filter {fit.filter}'
@@ -148,5 +158,7 @@ def _parsed(argv):
     parser = usage.Parser('data check', __doc__.split(': ', 1)[1])
     origin.add_flags(parser, needed=False)
     parser.add_argument('--config', metavar='FILE', help='check the set of a config instead')
+    parser.add_argument('--buckets', type=int, default=0, metavar='N', help='cut to N sizes instead of squares')
+    parser.add_argument('--multiple', type=int, default=16, metavar='N', help='which divides the sides of buckets')
     parser.add_argument('--out', metavar='DIR', help='where check.html and preview.png go (default: nowhere)')
     return parser.parse(argv)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from diffusion.data import buckets
+
 SHOWN = 20  # names of files, of duplicates, of anything that may be many
 
 
@@ -28,8 +30,9 @@ class Look:
 class Tally:
     """Adds up looks. Keeps a few bytes an image, whatever their number."""
 
-    def __init__(self, classes: Sequence[str], captioned: bool):
-        self.classes, self.captioned = tuple(classes), captioned
+    def __init__(self, classes: Sequence[str], captioned: bool, shapes: tuple[int, int, int] | None = None):
+        """shapes: how many buckets, of the square of how many pixels, of sides that divide by what; None: squares."""
+        self.classes, self.captioned, self.shapes = tuple(classes), captioned, shapes
         self.examples = self.longest = 0
         self.stored: collections.Counter = collections.Counter()
         self.sizes: collections.Counter = collections.Counter()
@@ -98,7 +101,9 @@ class Tally:
             found.append(('Sizes', edges, [[name, *map(str, row)] for name, row in self.quantiles().items()]))
             sizes = {f'{width} x {height}': count for (height, width), count in self.sizes.items()}
             found.append(('Commonest sizes', ['width x height', 'images'], _common(sizes, 10)))
-        if self.most_cut:
+        if self.shapes and self.sizes:
+            found.append(('Buckets', ['width x height', 'images', 'cut in the mean'], list(self._buckets())))
+        elif self.most_cut:
             found.append(('The crop', ['', ''], self._crop()))
         if self.classes:
             rows = [[name, f'{self.labels[label]:,}'] for label, name in enumerate(self.classes)]
@@ -129,6 +134,12 @@ class Tally:
             ['at most', f'{cuts.max():.1%}'],
         ]
         return [*rows, *(['most cut', f'{name} ({cut:.0%})'] for cut, name in self.most_cut)]
+
+    def _buckets(self):
+        sizes = np.repeat(np.array(list(self.sizes)), list(self.sizes.values()), axis=0)
+        found = buckets.choose(sizes, *self.shapes)
+        for (height, width), ids, cut in zip(found.sizes, found.members, found.cut):
+            yield [f'{width} x {height}', f'{len(ids):,}', f'{cut:.1%}']
 
     def lines(self) -> list[str]:
         """The tables as text."""

@@ -12,8 +12,19 @@ from diffusion.runtime import writer
 
 FILE = 'config.json'
 # A run may be prolonged, may move to other devices, whose memory may want other pieces, and may keep other checkpoints:
-# it computes the same.
-FREE = ('train.steps', 'train.accumulate', 'train.keep', 'train.best_', 'train.incidents', 'runtime.')
+# it computes the same. Its data may lie elsewhere: their fingerprint, a fact, must be what it was.
+FREE = (
+    'train.steps',
+    'train.accumulate',
+    'train.keep',
+    'train.best_',
+    'train.incidents',
+    'runtime.',
+    'data.path',
+    'data.data_dir',
+    'data.memory',
+    'data.max_bad',
+)
 
 
 def read(workdir: str) -> tuple[configs.Config, build.Facts] | None:

@@ -88,6 +88,18 @@ def test_check_of_a_bad_set_is_1_and_names_the_files(call, folder):
     assert '<b>&' not in page.text and any('<b>&.png' in word for word in page.words)
 
 
+def test_check_of_buckets_says_how_many_images_each_has_and_what_is_cut(call, tmp_path):
+    """Of 96 x 64 and 100 x 50 the first loses 1 - (96 / 64) / (80 / 48) = 10 % in 80 x 48, the other 1 / 6."""
+    for i, size in enumerate([(96, 64), (100, 50), (64, 64), (64, 96)] * 2):
+        PIL.Image.new('RGB', size, (i, 0, 0)).save(tmp_path / f'{i}.png')
+    done = call('data', 'check', tmp_path, '--image-size=64', '--buckets=3')
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert ['80', 'x', '48', '4', '13.3%'] in rows
+    assert ['64', 'x', '64', '2', '0.0%'] in rows and ['48', 'x', '80', '2', '10.0%'] in rows
+    assert call('data', 'check', tmp_path, '--buckets=3').returncode == 2
+
+
 def test_check_of_the_set_of_a_config(call, data_dir):
     done = call('data', 'check', '--config=configs/emoji.py', f'--config.data.data_dir={data_dir}')
     assert done.returncode == 0, done.stderr

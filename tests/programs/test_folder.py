@@ -1,11 +1,14 @@
 """`configs/folder.py` on a folder of one's own: no code, and images that cannot be read are counted and named."""
 
 import json
+import types
 
 import numpy as np
 import pytest
 
 from diffusion import build
+from diffusion.data import sources
+from diffusion.programs import badfiles, workdir
 from tests.data import written
 from tests.programs import conftest
 
@@ -57,7 +60,9 @@ def test_bad_files_are_counted_named_once_and_end_the_run_when_many(call, folder
     # Half a line of a run that was killed, another epoch: named once all the same.
     with (run / 'bad_files.jsonl').open('a') as file:
         file.write('{"index": 9')
-    done = train(call, folder, run, read, '--config.train.steps=10')
+    # The set may be moved, and decoded at once, as it is the same.
+    folder = folder.rename(tmp_path / 'elsewhere')
+    done = train(call, folder, run, '--config.train.steps=10')
     assert done.returncode == 0, done.stderr
     assert (run / 'bad_files.jsonl').read_text().count('bird/007.png') == 1
     assert [line['bad_files'] for line in lines(run / 'metrics.jsonl')] == [1, 1]
@@ -72,6 +77,28 @@ def test_bad_files_are_counted_named_once_and_end_the_run_when_many(call, folder
     assert refused.returncode == 2
     assert '2 of 120 images cannot be read' in refused.stderr
     assert not (tmp_path / 'refused').exists()
+
+
+def test_where_all_are_decoded_at_the_start_all_are_named_then(folder, tmp_path):
+    cut(folder, 100)
+    setup = types.SimpleNamespace(data=sources.images(str(folder), max_bad=0.02), folder=str(tmp_path))
+    found = badfiles.BadFiles(setup)
+    assert found.count == 2
+    assert [one.name for one in badfiles.read(tmp_path / 'bad_files.jsonl')] == ['bird/007.png', 'dog/100.png']
+    batch = {**setup.data.gather(np.array([6, 7])), 'index': np.array([6, 7])}
+    assert sorted(found.see(batch)) == ['caption', 'image', 'index', 'label']
+
+
+def test_other_images_are_refused(call, folder, tmp_path):
+    run = tmp_path / 'run'
+    run.mkdir()
+    overrides = [f'data.path={folder}', *(flag.removeprefix('--config.') for flag in FLAGS[1:])]
+    config = build.resolve(str(conftest.ROOT / 'configs/folder.py'), overrides)
+    workdir.write(str(run), workdir.describe(config, build.facts(config, build.source(config))))
+    (folder / f'{written.pictures(COUNT)[3][0]}.txt').write_text('another caption')
+    done = train(call, folder, run, '--config.train.steps=5')
+    assert done.returncode == 2
+    assert 'facts.fingerprint' in done.stderr
 
 
 def test_no_path_is_one_line(call, tmp_path):
