@@ -105,9 +105,9 @@ def _samples(args, overrides, stored, facts, names):
         against = reference
         if not against:
             said = {key: value for key, value in config['data'].items() if key != 'data_dir'}
-            against = references.of_data(data, extractor, grid, planned.artist.calls.batch, said)
-        with usage.checked():
-            generated.check_reference(planned, against)
+            with usage.checked():
+                against = references.of_data(data, extractor, grid, planned.artist.calls.batch, said)
+                generated.check_reference(planned, against)
         drawn = generated.draw(planned, grid, weights)
         with usage.checked():
             found = generated.measure(planned, drawn, against, args.seed)
