@@ -82,6 +82,7 @@ def check(name, places):
     assert not failed, (len(failed), len(places), failed)
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize('name', conformance.SAMPLERS)
 def test_every_sampler_with_every_pair_of_the_others(name):
     check(name, conformance.covering(PROCESSES, grids.__all__, ROWS, GUIDANCES))
@@ -106,6 +107,7 @@ def check_density(solver, places):
         assert error < 1e-3 + 2 * missed / np.log(2), (process, row, guide)
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize('solver', ode.__all__)
 def test_bits_per_dim_with_every_pair(solver):
     check_density(solver, conformance.covering(PROCESSES, ROWS, GUIDANCES))
