@@ -1,14 +1,12 @@
 """Layers that several networks share. `keys` are one key an example, [B], or None for no dropout."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
-from jax.sharding import PartitionSpec
 
 zeros = nnx.initializers.zeros_init()
 
@@ -36,45 +34,16 @@ def recomputed(function, remat: str, *, scanned: bool = False):
     return jax.checkpoint(function, policy=policy, prevent_cse=not scanned)
 
 
-def spread(x):
-    """x: [B, ...] with the batch split over the mesh in sight (`jax.sharding.use_abstract_mesh`), which may split the
-    features over its axis 'tensor' besides. Without a mesh, or where B does not divide: x as it is.
-
-    Otherwise the compiler may split the features of activations as the parameters are split and exchange activations,
-    which grow with the batch, in place of parameters.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    axes = tuple(name for name in mesh.axis_names if name != 'tensor')
-    if mesh.empty or x.shape[0] % math.prod(mesh.shape[name] for name in axes):
-        return x
-    free = PartitionSpec.UNCONSTRAINED if mesh.shape.get('tensor', 1) > 1 else None
-    return lax.with_sharding_constraint(x, PartitionSpec(axes, *(free,) * (x.ndim - 1)))
-
-
-class Linear(nnx.Linear):
-    """A dense layer whose output lies where its batch does."""
-
-    def __call__(self, x):
-        return spread(super().__call__(x))
-
-
-class Conv(nnx.Conv):
-    """A convolution whose output lies where its batch does."""
-
-    def __call__(self, x):
-        return spread(super().__call__(x))
-
-
 def linear(features_in, features_out, *, rngs, dtype=None, zero=False, bias=True):
     """A dense layer with float32 parameters that computes in dtype; zero: starts as the zero map."""
     init = {'kernel_init': zeros} if zero else {}
-    return Linear(features_in, features_out, dtype=dtype, rngs=rngs, use_bias=bias, **init)
+    return nnx.Linear(features_in, features_out, dtype=dtype, rngs=rngs, use_bias=bias, **init)
 
 
 def conv(features_in, features_out, kernel, *, rngs, dtype=None, zero=False):
     """A kernel x kernel convolution, SAME padding, on [B, H, W, C]; zero: starts as the zero map."""
     init = {'kernel_init': zeros} if zero else {}
-    return Conv(features_in, features_out, (kernel, kernel), dtype=dtype, rngs=rngs, **init)
+    return nnx.Conv(features_in, features_out, (kernel, kernel), dtype=dtype, rngs=rngs, **init)
 
 
 def fold(keys, index):
