@@ -177,12 +177,26 @@ def _ends(data, start):
     return last >= 0 and data.find(b'\xff\xd9', last) >= 0
 
 
+# What Pillow's parsing of EXIF stumbles on. Anything else makes the picture an unreadable one.
+_BAD_EXIF = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
 def _orientation(image):
     """What EXIF says of how a picture stands, 1 where it says nothing. Many cameras and programs write EXIF that cannot
     be read: the picture is whole all the same."""
     try:
         return image.getexif().get(0x0112, 1)
-    except Exception:
+    except _BAD_EXIF:
         return 1
 
 

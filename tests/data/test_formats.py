@@ -10,6 +10,7 @@ import sys
 import tarfile
 import zipfile
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -108,7 +109,6 @@ def test_a_source_can_be_sent_to_another_process(stored, memory):
 
 @pytest.mark.parametrize('name', ['folder', 'metadata', 'parquet', 'tars', 'npz', 'packed'])
 def test_a_url_is_read_as_a_path_is(stored, name):
-    fsspec = pytest.importorskip('fsspec')
     memory = fsspec.filesystem('memory')
     inside = f'/{name}'
     if storage.kind(stored[name]) == 'folder':
