@@ -82,7 +82,7 @@ def _pod(job, part, pods):
                 # Pods do not share a disk but the bucket: agent and job file lie there, and no shell reads anything.
                 'command': ['python3', f'{place}/{spec.tree}-agent.py', 'main', f'{place}/{spec.tree}-job.json'],
                 'env': [*_environment(spec, part, pods), *_secret_environment(spec)],
-                'ports': [{'containerPort': PORT}, {'containerPort': PORT + 1}],
+                'ports': [{'containerPort': port, 'protocol': 'TCP'} for port in (PORT, PORT + 1)],
                 'resources': {'limits': amount, 'requests': amount},
                 'volumeMounts': [
                     {'name': 'bucket', 'mountPath': jobs.MOUNT},

@@ -88,7 +88,7 @@ def spec(target: str, args, words: tuple[str, ...], root: Path) -> jobs.Spec:
         target=target,
         words=words,
         accelerator=given.get('type', ''),
-        hosts=part.hosts if part else given.get('processes') or given.get('nodes') or 1,
+        hosts=part.hosts if part else given.get('processes', given.get('nodes', 1)),
         tasks=gpus if given.get('tasks') == 'gpu' else 1,
         gpus=gpus,
         slices=given.get('slices', 1),

@@ -4,6 +4,7 @@
 
 import dataclasses
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +52,7 @@ class Result:
     def said(self) -> str:
         """The one line of it that says most."""
         lines = [line.strip() for line in (self.error or self.out).splitlines() if line.strip()]
+        lines = [line for line in lines if not re.match(r'[EWI]\d{4} ', line)] or lines  # kubectl's own log
         marked = [line for line in lines if 'error' in line.lower() or '"message"' in line]
         return (marked or lines or ['nothing'])[-1][:300]
 

@@ -22,7 +22,12 @@ class World(dict):
     """now; work: see above; things: what is there by 'kind/zone/name'; done: s of work saved, by job; wrong; calls."""
 
     def __init__(self, stored=None):
-        super().__init__(stored or dict(now=0.0, things={}, done={}, wrong=[], calls=[], times=[], billed=0.0, faults={}, serial=0, work=4000.0))
+        super().__init__(
+            stored
+            or dict(
+                now=0.0, things={}, done={}, wrong=[], calls=[], times=[], billed=0.0, faults={}, serial=0, work=4000.0
+            )
+        )
 
     def pass_time(self, seconds):
         """In steps, so that what begins or ends in between does so at its time."""
@@ -70,8 +75,8 @@ class World(dict):
             return False
         self['serial'] += 1
         self['things'][key] = dict(
-            kind=kind, zone=zone, name=name, owner=owner, state=state, since=self['now'], started=[], codes=[], work=0.0,
-            attempt=0, ready=False, number=self['serial'],
+            kind=kind, zone=zone, name=name, owner=owner, state=state, since=self['now'], started=[], codes=[],
+            work=0.0, attempt=0, ready=False, number=self['serial'],
         )  # fmt: skip
         alive = [k for k, t in self['things'].items() if t['name'] == name and t['state'] in ('PROVISIONING', 'ACTIVE')]
         if len(alive) > 1:
@@ -149,7 +154,9 @@ def gcloud(world, argv, text):
         if not world.make('tpu', zone, argv[4], owner, 'FAILED' if fault(world, 'failed') else 'PROVISIONING'):
             return 1, '', 'ERROR: ALREADY_EXISTS: Resource already exists'
         return (None, '', 'timed out') if fault(world, 'made all the same') else (0, '', '')
-    thing = world.find('tpu', argv[4].rstrip(':') if verb != 'scp' else next(w for w in argv if w.endswith(':'))[:-1], zone)
+    thing = world.find(
+        'tpu', argv[4].rstrip(':') if verb != 'scp' else next(w for w in argv if w.endswith(':'))[:-1], zone
+    )
     if verb == 'delete':
         return delete(world, thing)
     if thing is None or thing['state'] != 'ACTIVE':
@@ -229,6 +236,8 @@ def kubectl(world, argv, text):
         return delete(world, thing) if thing else (0, '', '')
     if fault(world, 'garbage'):
         return 0, 'I1125 not json', ''
+    if argv[1] == 'jobsets':
+        return 0, json.dumps({'items': [jobset(t) for t in world['things'].values() if t['kind'] == 'jobset']}), ''
     if argv[1] == 'jobset':
         thing = world.find('jobset', argv[2])
         return 0, json.dumps(jobset(thing)) if thing else '', ''
@@ -252,7 +261,10 @@ def pods(thing):
         state = {'running': {}} if code is None else {'terminated': {'exitCode': code}}
         status = {'phase': 'Pending' if thing['state'] == 'PROVISIONING' else 'Running'}
         status['containerStatuses'] = [{'name': 'diffusion', 'state': state}]
-        meta = {'name': f'{thing["name"]}-job-0-{index}-x', 'labels': {'batch.kubernetes.io/job-completion-index': str(index)}}
+        meta = {
+            'name': f'{thing["name"]}-job-0-{index}-x',
+            'labels': {'batch.kubernetes.io/job-completion-index': str(index)},
+        }
         if code is None or code >= 0:
             items.append({'metadata': meta, 'status': status})
     return items
@@ -265,9 +277,10 @@ def squeue(world, argv, text):
         return 1, '', 'squeue: error: Unable to contact slurm controller'
     rows = []
     for thing in world['things'].values():
-        state = {'PROVISIONING': 'PENDING', 'ACTIVE': 'RUNNING', 'DELETING': 'COMPLETING'}[thing['state']]
+        state = {'PROVISIONING': 'PENDING', 'ACTIVE': 'RUNNING'}.get(thing['state'], 'COMPLETING')
         if thing['kind'] == 'slurm':
-            rows.append(f'{thing["number"]}|{state}|{thing["owner"]}')
+            mine = f'{thing["name"]}|{state}|{HOSTS}|batch'
+            rows.append(f'{thing["number"]}|{state}|{thing["owner"]}' if 'name' in flags(argv) else mine)
     return 0, '\n'.join(rows) + '\n', ''
 
 
