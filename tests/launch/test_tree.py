@@ -54,7 +54,10 @@ def test_links_and_names_come_through(project):
         ('.env', 'A=1'),
         ('my-credentials.json', '{}'),
         ('deploy.pem', 'x'),
-        ('notes.txt', '-----BEGIN RSA {}-----'.format('PRIVATE KEY')),  # in two pieces, or this file could not be packed
+        (
+            'notes.txt',
+            '-----BEGIN RSA {}-----'.format('PRIVATE KEY'),
+        ),  # in two pieces, or this file could not be packed
         ('sa.json', '{"private_%s": "-----"}' % 'key'),
     ],
 )
