@@ -175,7 +175,7 @@ def _resume(words) -> int:
     job = _job(folder)
     with memory.held(folder):
         job = _job(folder)
-        if job.state.outcome is not None and not job.state.removing:
+        if not job.state.going():
             raise usage.UsageError(f'{args.name} is over ({job.state.outcome[1]}): give its first call again')
         options.check_secrets(job.spec)
         return supervise(job)

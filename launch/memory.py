@@ -24,10 +24,10 @@ def root() -> Path:
 @dataclasses.dataclass
 class State:
     """owner: marks what this job has made, so that nothing else of the same name is touched. asked: a request was, or
-    may have been, made in `zone`. launched: the attempt has begun; started: its program was
-    started on all hosts. removing: until nothing is
-    there any more. outcome: [exit status, why], when it is to end. billed: s of machines until `tick`, a time since
-    the epoch; billing: whether a machine was there then."""
+    may have been, made in `zone`. launched: the attempt has begun; started: its program was started on all hosts.
+    failures, broken: in a row, of the program and of setting up. removing: until nothing is there any more. outcome:
+    [exit status, why], when it is to end. billed: s of machines until `tick`, a time since the epoch; billing: whether
+    a machine was there then."""
 
     owner: str = ''
     zone: str = ''
@@ -44,6 +44,7 @@ class State:
     outcome: list | None = None
     told: bool = False
     failures: int = 0
+    broken: int = 0
     refusals: int = 0
     silent: int = 0
     lingering: float = 0.0
@@ -55,6 +56,10 @@ class State:
     job_id: str = ''
     port: int = 0
     read: dict = dataclasses.field(default_factory=dict)
+
+    def going(self) -> bool:
+        """Whether anything of it may be there: it has asked or started, and not yet seen that nothing is left."""
+        return self.removing or (self.outcome is None and (self.asked or self.launched or self.attempt > 0))
 
 
 @dataclasses.dataclass
@@ -87,7 +92,7 @@ def create(spec: jobs.Spec, folder: Path) -> State:
     """The memory of a new job, or what is there of the same one. Raises usage.UsageError where another has the name."""
     folder.mkdir(parents=True, exist_ok=True)
     state = load(folder)
-    if state is not None and (state.outcome is None or state.removing):
+    if state is not None and state.going():
         before = dataclasses.asdict(spec_of(folder))
         after = json.loads(spec.to_json())
         changed = [key for key in after if json.loads(json.dumps(before[key])) != after[key]]

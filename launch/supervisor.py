@@ -300,11 +300,12 @@ class Supervisor:
         try:
             self.target.prepare(self.job)
             self.target.start(self.job)
-            state.started = True
+            state.started, state.broken = True, 0
             self._say(f'attempt {state.attempt} is started')
         except sight.Broken as broken:
             self._say(str(broken))
-            self._failed(str(broken))
+            state.broken += 1
+            self._failed(state.broken, str(broken))
             if state.outcome is None and self.job.spec.target != 'local':
                 self._remove()  # a host that does not take the program is no use
 
@@ -340,17 +341,17 @@ class Supervisor:
         self._over()
         self._say(f'attempt {state.attempt} ended with {said}: {kind}')
         if kind == FAILED:
-            self._failed(f'exit status {said}')
+            state.failures += 1
+            self._failed(state.failures, f'exit status {said}')
         if state.outcome is None:
             self._again()
 
-    def _failed(self, why: str) -> None:
+    def _failed(self, times: int, why: str) -> None:
         state = self.job.state
-        state.failures += 1
         state.launched = False
         state.not_before = self.clock.now() + self._delay()
-        if state.failures >= self.pace.failures:
-            self._end(FAULT, f'{state.failures} failures in a row, the last: {why}')
+        if times >= self.pace.failures:
+            self._end(FAULT, f'{times} failures in a row, the last: {why}')
 
     def _again(self) -> None:
         """The next attempt, after a while: on the same machines if these are still there then."""

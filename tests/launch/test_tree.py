@@ -54,11 +54,9 @@ def test_links_and_names_come_through(project):
         ('.env', 'A=1'),
         ('my-credentials.json', '{}'),
         ('deploy.pem', 'x'),
-        (
-            'notes.txt',
-            '-----BEGIN RSA {}-----'.format('PRIVATE KEY'),
-        ),  # in two pieces, or this file could not be packed
-        ('sa.json', '{"private_%s": "-----"}' % 'key'),
+        # In two pieces each, or this file could not be packed.
+        ('notes.txt', '-----BEGIN RSA ' + 'PRIVATE KEY-----'),
+        ('sa.json', '{"private' + '_key": "-----"}'),
     ],
 )
 def test_what_looks_like_a_secret_is_not_packed(project, name, text):

@@ -32,7 +32,7 @@ class World(dict):
     def pass_time(self, seconds):
         """In steps, so that what begins or ends in between does so at its time."""
         while seconds > 0:
-            step = min(seconds, 10.0)
+            step = min(seconds, 30.0)
             seconds -= step
             self['now'] += step
             for key, thing in list(self['things'].items()):
