@@ -69,10 +69,13 @@ class Supervisor:
         for zone in (here, *(zone for zone in zones if zone != here)):
             state.zone = zone
             found = self._look()
-            while found.kind == sight.UNKNOWN and not self.asked():
-                self._say(f'waits for an answer: {found.said}')
-                self._sleep(self.pace.poll)
+            for _ in range(self.pace.failures):
+                if found.kind != sight.UNKNOWN:
+                    break
+                self._sleep(min(self.pace.poll, 5.0))
                 found = self._look()
+            if found.kind == sight.UNKNOWN:
+                raise usage.UsageError(f'{self.job.spec.target} does not answer, nothing was asked for: {found.said}')
             if found.owner == state.owner:
                 state.asked = True
                 self._say(f'goes on with what is there{_in(zone)}: {found.said}')

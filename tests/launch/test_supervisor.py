@@ -185,6 +185,15 @@ def test_what_somebody_else_has_made_is_left_alone(simulated, target):
     assert not any(writing & set(call) for call in simulation.world['calls'])
 
 
+@pytest.mark.parametrize('target', conftest.KINDS)
+def test_a_cloud_that_gives_no_sensible_answer_is_asked_for_nothing(simulated, target):
+    simulation = simulated(target)
+    simulation.world['faults']['garbage'] = 100
+    with pytest.raises(usage.UsageError, match='nothing was asked for'):
+        simulation.supervise()
+    assert len(simulation.world['calls']) <= 10 and not simulation.state().going()
+
+
 def test_setting_up_that_always_fails_is_given_up(simulated):
     simulation = simulated('tpu-vm')
     simulation.world['faults']['half set up'] = 100
