@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
 def _read(path):
     try:
         found = json.loads(Path(path).read_text(encoding='utf-8'))
-        return {'value': float(found['value']), 'protocol': {'metric': found['metric'], **found['protocol']}} | found
+        return found | {'value': float(found['value']), 'protocol': {'metric': found['metric'], **found['protocol']}}
     except FileNotFoundError as error:
         raise ValueError(f'there is no result {path}') from error
     except (ValueError, KeyError, TypeError) as error:

@@ -39,7 +39,7 @@ def test_samples_are_measured_with_their_protocol(call, trained, data_dir, tmp_p
     assert fid['name'] == 'FID-40[classifier]' and 'biased' in fid['note'] and 'FID-40[classifier]' in done.stdout
     assert all('[classifier]' in one['name'] for one in found.values())
     low, high = fid['interval']
-    assert low < fid['value'] < high and fid['error']['method'] == 'bootstrap of the samples'
+    assert low < fid['value'] < high and fid['error']['method'] == 'bootstrap of the samples, log-normal'
     asked = fid['protocol']
     assert asked['count'] == 40 and asked['seeds'] == '0-39' and asked['weights'] == 'ema'
     assert asked['nfe'] == 5 and asked['steps'] == 3 and asked['sampler']['name'] == 'heun'
