@@ -86,7 +86,7 @@ class Job:
 def owner(folder: Path) -> str:
     """Marks what a job of this user, machine and folder has made; the same again after its memory was lost."""
     text = f'{getpass.getuser()}@{socket.gethostname()}:{folder}'
-    return hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:12]
+    return 'l' + hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:11]  # a letter first: a label
 
 
 def create(spec: jobs.Spec, folder: Path) -> State:
