@@ -1,16 +1,17 @@
 """The metrics of `diffusion evaluate` that look at samples: drawn with the run's sampler, seen by a feature network."""
 
 import dataclasses
+import functools
 import hashlib
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from diffusion import build, usage
 from diffusion.data import pipeline
-from diffusion.evaluation import frechet, kernels, neighbours, protocol, scores
-from diffusion.programs import drawing, references
-from diffusion.runtime import status
+from diffusion.evaluation import frechet, kernels, neighbours, scores
+from diffusion.programs import blocks, drawing, networks, opening, references, results
 
 # The fewest samples, and pictures of the reference, that each can be asked of.
 NEEDED = {'fid': 2, 'kid': 20, 'is': 20, 'prdc': 6, 'fid_inf': 100, 'mmd': 20}
@@ -30,19 +31,9 @@ class Drawn:
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
-    """slug: of the file; shown: the name with what qualifies it; value: of `Interval.to_json`; asked: the protocol."""
-
-    slug: str
-    shown: str
-    value: dict
-    asked: dict
-    note: str
-
-
-@dataclasses.dataclass(frozen=True)
 class Plan:
-    """Which samples are drawn, how, and for which metrics. told: the conditions, JSON values."""
+    """Which samples are drawn, how, and for which metrics. told: the conditions, and against: the reference, as far as
+    they are known before anything is computed, JSON values; see: of `networks.Extractor.on`; said: of `cells.Cell`."""
 
     metrics: tuple[str, ...]
     artist: drawing.Artist
@@ -50,13 +41,40 @@ class Plan:
     seeds: np.ndarray
     cond: dict
     told: dict
-    extractor: Any
+    extractor: networks.Extractor
+    see: Callable
     weights: str
+    against: dict
+    said: dict[str, str]
 
-    def slugs(self) -> list[str]:
-        """The names of the files of the results."""
-        every = [part for name in self.metrics for part in (PARTS if name == 'prdc' else (name,))]
-        return [f'{part}_{self.extractor.label}' if self.extractor.label else part for part in every]
+    def requests(self) -> dict[str, dict]:
+        """What is known of the protocol of each result, by the name of its file."""
+        return {slug: {'metric': name, **_request(self, name)} for name in self.metrics for slug in self.slugs(name)}
+
+    def slugs(self, name: str) -> list[str]:
+        """The names of the files of a metric's results."""
+        parts = PARTS if name == 'prdc' else (name,)
+        return [f'{part}_{self.extractor.label}' if self.extractor.label else part for part in parts]
+
+    def drawn_as(self, config: dict) -> bool:
+        """Whether samples are drawn as this config says."""
+        return _drawn_by(self.config) == _drawn_by(config)
+
+    def of(self, slugs: list[str]) -> 'Plan':
+        """The plan with those metrics alone that give one of these results."""
+        wanted = tuple(name for name in self.metrics if set(self.slugs(name)) & set(slugs))
+        return dataclasses.replace(self, metrics=wanted)
+
+    def blocks(self, folder: Path, taken: opening.Taken) -> blocks.Blocks:
+        """Where what is drawn of a checkpoint is kept."""
+        about = {
+            'checkpoint': taken.mark,
+            'features': self.extractor.told,
+            'first seed': int(self.seeds[0]),
+            'conditions': {key: value for key, value in self.told.items() if key != 'sha256'},
+            **_drawn_by(self.config),
+        }
+        return blocks.plan(folder, f'samples_step_{taken.step}', about, len(self.seeds), self.artist.calls.batch)
 
 
 def check(args, metrics) -> None:
@@ -71,13 +89,19 @@ def check(args, metrics) -> None:
             raise ValueError(f'--num={num}: {name} needs at least {NEEDED[name]} samples')
 
 
-def plan(run: build.Experiment, config, data, grid, args, metrics, extractor) -> Plan:
-    """Raises ValueError for what the model cannot draw."""
+def plans(run: build.Experiment, drawings, weights, data, grid, args, metrics, extractor, against) -> list[Plan]:
+    """One for each of the weights and drawings (of `cells.drawings`), all of one set of samples. Raises ValueError for
+    what the model cannot draw."""
     num = NUM if args.num is None else args.num
     seeds = args.seed * SEEDS + np.arange(num)
     cond, told = _conditions(run, data, num, args.seed)
-    artist = drawing.artist(run, config, grid, num)
-    return Plan(metrics, artist, config, seeds, cond, told, extractor, args.weights)
+    artists = drawing.artists(run, [config for _, config in drawings], grid, num)
+    see = extractor.on(grid, artists[0].calls.batch, num)
+    return [
+        Plan(tuple(metrics), artist, config, seeds, cond, told, extractor, see, name, against, said)
+        for name in weights
+        for artist, (said, config) in zip(artists, drawings)
+    ]
 
 
 def _conditions(run, data, num, seed):
@@ -95,37 +119,49 @@ def _conditions(run, data, num, seed):
     for name in sorted(cond):
         mark.update(name.encode() + np.ascontiguousarray(cond[name], '<i4').tobytes())
     told = {'conditions': ', '.join(sorted(cond)), 'distribution': "the data's", 'sha256': mark.hexdigest()[:16]}
-    return cond, told
+    return cond, {**told, 'conditions of': data.fingerprint}
 
 
-def draw(planned: Plan, grid, weights) -> Drawn:
-    """Raises UsageError where a sample is not finite or did not come to its end."""
-    total, nfe, failed = len(planned.seeds), [], []
+def evaluate(planned: Plan, against, chosen, seed: int, taken: opening.Taken, kept: blocks.Blocks, slugs, at):
+    """The results of these names; None where samples beyond the chosen ones are not drawn. against: () -> the
+    reference; chosen: `blocks.asked`. Raises UsageError."""
+    arrays = kept.fill('samples', chosen, at, functools.partial(_block, planned, taken.weights))
+    if arrays is None:
+        return None
+    with usage.checked():
+        found = measure(planned.of(slugs), Drawn(**arrays), against(), seed)
+    return [result for result in found if result.slug in slugs]
 
-    def parts(line):
+
+def _block(planned, weights, span, report) -> dict[str, np.ndarray]:
+    """The arrays of `Drawn` of the samples from span[0] to span[1]. Raises UsageError where a sample is not finite or
+    did not come to its end."""
+    rows = slice(*span)
+    seeds, cond = planned.seeds[rows], {name: value[rows] for name, value in planned.cond.items()}
+    nfe: list[np.ndarray] = []
+
+    def images():
         done = 0
-        for drawn in planned.artist.draw(weights, planned.seeds, planned.cond):
-            failed.extend(planned.seeds[done:][: len(drawn.x)][~drawn.finished].tolist())
+        for drawn in planned.artist.draw(weights, seeds, cond):
+            failed = seeds[done:][: len(drawn.x)][~drawn.finished]
+            if len(failed):
+                raise usage.UsageError(
+                    f'{len(failed)} of {len(drawn.x)} samples (seed {failed[0]} is the first) are not finite or ran '
+                    'out of steps before the end: nothing is measured; take more --steps or '
+                    '--config.sampler.max_steps, or another --step'
+                )
             nfe.append(drawn.nfe)
             done += len(drawn.x)
-            line.update(done)
+            report(done)
             yield drawn.x
 
-    with status.Status('samples', total) as line:
-        batch = planned.artist.calls.batch
-        found = list(planned.extractor.over(grid, batch, parts(line), total))
-    if failed:
-        raise usage.UsageError(
-            f'{len(failed)} of {total} samples (seed {failed[0]} is the first) are not finite or ran out of steps '
-            'before the end: nothing is measured; take more --steps or --config.sampler.max_steps, or another --step'
-        )
-    features, logits = (np.concatenate(some) for some in zip(*found))
-    return Drawn(features, logits, np.concatenate(nfe))
+    features, logits = (np.concatenate(some) for some in zip(*planned.see(images())))
+    return dataclasses.asdict(Drawn(features, logits, np.concatenate(nfe)))
 
 
-def check_reference(planned: Plan, reference: references.Reference) -> None:
+def check_reference(metrics, reference: references.Reference) -> None:
     """Raises ValueError where a metric needs more of the reference than there is."""
-    for name in planned.metrics:
+    for name in metrics:
         if name not in (*MOMENTS, 'is') and reference.features is None:
             raise ValueError(f'{name} needs the features of the reference, and it holds mean and covariance alone')
         if name != 'is' and reference.count is not None and reference.count < NEEDED[name]:
@@ -134,7 +170,7 @@ def check_reference(planned: Plan, reference: references.Reference) -> None:
             )
 
 
-def measure(planned: Plan, drawn: Drawn, reference: references.Reference, seed: int) -> list[Result]:
+def measure(planned: Plan, drawn: Drawn, reference: references.Reference, seed: int) -> list[results.Result]:
     """Every metric, with its protocol. Raises ValueError for what cannot be measured."""
     label = planned.extractor.label
     found = []
@@ -142,7 +178,9 @@ def measure(planned: Plan, drawn: Drawn, reference: references.Reference, seed: 
         asked = {'metric': name, **_protocol(planned, drawn, reference, name)}
         for part, shown, value, settings, note in MEASURES[name](drawn, reference, label, seed):
             slug = f'{part}_{label}' if label else part
-            found.append(Result(slug, shown, value.to_json(), {**asked, **settings}, note))
+            report = {**value.to_json(), 'evaluations': float(drawn.nfe.mean())}
+            lines = (_line(shown, report, note),)
+            found.append(results.Result(slug, shown, report, {**asked, **settings}, note, lines))
     return found
 
 
@@ -193,23 +231,37 @@ def _named(name, label):
     return f'{name}[{label}]' if label else name
 
 
-def _protocol(planned, drawn, reference, name):
-    """All that another result must share to be compared with this one; not the checkpoint."""
-    config, nfe = planned.config, drawn.nfe
+def _request(planned, name):
+    """What another result must share to be compared, as far as it is known before anything is computed."""
     return {
-        'reference': None if name == 'is' else reference.told,
+        'reference': None if name == 'is' else planned.against,
         'features': planned.extractor.told,
         'count': len(planned.seeds),
         'seeds': f'{planned.seeds[0]}-{planned.seeds[-1]}',
         'images': 'uint8, 0 to 255',
         **planned.told,
         'weights': planned.weights,
+        **_drawn_by(planned.config),
+    }
+
+
+def _drawn_by(config):
+    return {
         'sampler': config['sampler'],
         'grid': config['grid'],
         'steps': None if build.paces_itself(config) else config['sample']['steps'],
-        'nfe': int(nfe[0]) if (nfe == nfe[0]).all() else 'as many as each sample takes',
         'guidance': config['guidance'],
         'threshold': config.get('threshold'),
+    }
+
+
+def _protocol(planned, drawn, reference, name):
+    """All that another result must share to be compared with this one; not the checkpoint."""
+    nfe = drawn.nfe
+    return {
+        **_request(planned, name),
+        'reference': None if name == 'is' else reference.told,
+        'nfe': int(nfe[0]) if (nfe == nfe[0]).all() else 'as many as each sample takes',
     }
 
 
@@ -219,16 +271,11 @@ def recipe(config) -> str:
     return f'{config["sampler"]["name"]} sampler, {steps}, guidance {config["guidance"].get("scale", 1.0):g}'
 
 
-def line(result: Result) -> str:
+def _line(shown, report, note) -> str:
     """What is printed of a result."""
-    value, error = result.value['value'], result.value['standard_error']
-    found = result.value['error']
+    value, error, found = report['value'], report['standard_error'], report['error']
     spread = 'error unknown'
     if error is not None:
-        low, high = result.value['interval']
+        low, high = report['interval']
         spread = f'± {error:.4g} (95 %: {low:.4g} to {high:.4g}; {found["method"]}, {found["repeats"]})'
-    return f'{result.shown} {value:.5g} {spread}' + (f'; {result.note}' if result.note else '')
-
-
-def digest(result: Result) -> str:
-    return protocol.digest(result.asked)
+    return f'{shown} {value:.5g} {spread}' + (f'; {note}' if note else '')

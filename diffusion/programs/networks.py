@@ -3,7 +3,7 @@ trained on the set itself."""
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,20 @@ class Extractor:
     params: Any
     apply: Callable
 
-    def over(self, grid, batch: int, parts: Iterable[np.ndarray], most: int):
-        """The features and logits of uint8 images [n, H, W, C] that come in parts: for each part a pair of arrays."""
+    def on(self, grid, batch: int, most: int) -> Callable[[Iterable[np.ndarray]], Iterator[tuple]]:
+        """Compiled once for calls of so many pictures: uint8 images [n, H, W, C] in parts -> for each part a pair of
+        arrays, the features and the logits. most: pictures in all, where they are fewer than a call's worth."""
         compiled = calls.compiled(
             calls.precise(lambda params, inputs: self.apply(params, inputs['image'])), grid, batch, most
         )
         params = jax.device_put(self.params, meshes.replicated(grid))
-        for images in parts:
-            found = list(compiled.over(params, lambda rows, part=images: {'image': part[rows]}, len(images)))
-            yield tuple(np.concatenate(some) for some in zip(*found))
+
+        def over(parts):
+            for images in parts:
+                found = list(compiled.over(params, lambda rows, part=images: {'image': part[rows]}, len(images)))
+                yield tuple(np.concatenate(some) for some in zip(*found))
+
+        return over
 
 
 def add_flags(parser) -> None:

@@ -1,6 +1,7 @@
 """Opening a run that was trained: its config with what one call chooses anew, and one set of its weights."""
 
 import contextlib
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -15,16 +16,32 @@ AVERAGES = 'averages'  # of a workdir: what `diffusion checkpoint ema` has made,
 PART = 'average'
 
 
-def add_flags(parser, what: str) -> None:
-    """The flags of every program that uses a run. what: what it does, as 'draw from'."""
+@dataclasses.dataclass(frozen=True)
+class Taken:
+    """Weights on every device, their name and step, and a mark that is the same in every copy of this checkpoint."""
+
+    weights: dict
+    name: str
+    step: int
+    mark: str
+
+
+def add_flags(parser, what: str, several: bool = False) -> None:
+    """The flags of every program that uses a run. what: what it does, as 'draw from'; several: weights and steps are
+    lists."""
     parser.add_argument('--workdir', required=True, metavar='DIR', help=f'the run to {what}')
     parser.add_argument(
         '--weights',
-        metavar='NAME',
+        metavar='LIST' if several else 'NAME',
         default=ema.MAIN,
         help='ema, raw, or another average of the run: `diffusion checkpoint show` names them (default: ema)',
     )
-    parser.add_argument('--step', type=int, metavar='N', help='which checkpoint (default: the newest)')
+    if several:
+        parser.add_argument(
+            '--step', metavar='LIST', help="which checkpoints, with commas, or 'all' (default: the newest)"
+        )
+    else:
+        parser.add_argument('--step', type=int, metavar='N', help='which checkpoint (default: the newest)')
 
 
 def read(folder: str) -> tuple[configs.Config, build.Facts]:
@@ -66,6 +83,12 @@ def weights(folder: str, run: build.Experiment, grid, name: str, wanted: int | N
 
     name: 'raw', an average of the checkpoints, one that `diffusion checkpoint ema` has made, or the folder of such.
     """
+    found = take(folder, run, grid, name, wanted)
+    return found.weights, found.step
+
+
+def take(folder: str, run: build.Experiment, grid, name: str, wanted: int | None = None) -> Taken:
+    """`weights` with their mark; they were whole before they were read and still are after it."""
     target = state.abstract(grid, run.network.init, run.optimizer)
     place = checkpoint.abstract_weights(target, mesh.replicated(grid))
     with contextlib.ExitStack() as stack:
@@ -73,7 +96,41 @@ def weights(folder: str, run: build.Experiment, grid, name: str, wanted: int | N
             saved, part = _opened(folder, name)
             stack.enter_context(contextlib.closing(saved))
             step = _good(saved, part, wanted)
-        return saved.weights(step, part, place), step
+        loaded = saved.weights(step, part, place)
+        with usage.checked():  # while it was read, a training may have removed it
+            saved.check_good(step, (part,))
+            return Taken(loaded, name, step, saved.identity(step, part))
+
+
+def steps(folder: str, name: str, asked: str | None) -> list[int]:
+    """The steps of --step: a list of those that are kept, 'all' of them, or the newest that is whole. Raises
+    ValueError."""
+    saved, part = _opened(folder, name)
+    with contextlib.closing(saved):
+        if asked is None:
+            return [_good(saved, part, None)]
+        if asked == 'all':
+            return saved.steps()
+        words = [word.strip() for word in asked.split(',')]
+        if not all(word.isdecimal() for word in words) or len(set(map(int, words))) < len(words):
+            raise ValueError(f"--step={asked}: steps with commas, each once, or 'all'")
+        return sorted(kept(saved, int(word)) for word in words)
+
+
+def mark(folder: str, name: str, step: int) -> str:
+    """The mark of a checkpoint's weights (see `Taken`) without reading them. Raises ValueError."""
+    saved, part = _opened(folder, name)
+    with contextlib.closing(saved):
+        return saved.identity(step, part)
+
+
+def check_followed(folder: str, names: list[str]) -> None:
+    """Refuses by ValueError weights that are in no checkpoint, and those that a training does not write."""
+    for name in names:
+        saved, part = _opened(folder, name)
+        saved.close()
+        if part == PART:
+            raise ValueError(f'--weights={name} was made afterwards: --watch follows what the checkpoints hold')
 
 
 def _opened(folder, name):

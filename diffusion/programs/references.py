@@ -4,13 +4,14 @@ import dataclasses
 import hashlib
 import io
 import json
+import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from diffusion.data import sources
-from diffusion.evaluation import moments
+from diffusion.evaluation import moments, protocol
 from diffusion.nets import inception
 from diffusion.runtime import status, writer
 
@@ -28,6 +29,25 @@ class Reference:
     told: dict
 
 
+def made_of(data: sources.Source, said: dict) -> dict:
+    """What is told of `of_data` before it is computed."""
+    return {'fingerprint': data.fingerprint, 'shape': list(data.shape), 'made': said}
+
+
+def kept(folder, data: sources.Source, extractor, grid, batch: int, said: dict) -> Reference:
+    """`of_data`, computed once for all runs whose workdirs lie beside each other: it is kept in `folder`."""
+    key = protocol.digest({'network': extractor.told, **made_of(data, said)})
+    path = Path(folder) / f'reference-{key}.npz'
+    if path.exists():
+        try:
+            return read(str(path), extractor, data.shape)
+        except ValueError as error:
+            print(f'{error}: computed again', file=sys.stderr)
+    found = of_data(data, extractor, grid, batch, said)
+    save(path, found, extractor.told)
+    return found
+
+
 def of_data(data: sources.Source, extractor, grid, batch: int, said: dict) -> Reference:
     """Of every example of a set that can be read. said: how the pictures were made, JSON values."""
 
@@ -38,8 +58,8 @@ def of_data(data: sources.Source, extractor, grid, batch: int, said: dict) -> Re
             line.update(min(start + batch, len(data)))
 
     with status.Status('reference', len(data)) as line:
-        features = np.concatenate([one for one, _ in extractor.over(grid, batch, _some(parts(line)), len(data))])
-    told = {'fingerprint': data.fingerprint, 'shape': list(data.shape), 'count': len(features), 'made': said}
+        features = np.concatenate([one for one, _ in extractor.on(grid, batch, len(data))(_some(parts(line)))])
+    told = {**made_of(data, said), 'count': len(features)}
     return Reference(moments.of(features), features, len(features), told)
 
 

@@ -154,6 +154,10 @@ class Store:
         if wrong:
             raise manifest.Damaged(f'the checkpoint of step {step} is damaged: {wrong[0]}')
 
+    def identity(self, step: int, item: str) -> str:
+        """`manifest.identity` of a part of a step."""
+        return manifest.identity(self.folder / str(step), item)
+
     def forget_after(self, step: int, aside: Path | None = None) -> None:
         """Removes the steps after `step`, damaged ones too: they will be computed again. aside: moves them there."""
         self.wait()
