@@ -70,7 +70,7 @@ class Blocks:
         """The arrays of all examples, after computing the blocks that are not there; None where others than the chosen
         ones are not.
 
-        name: of the progress shown; chosen: `asked`; at: number and count of the computations like this one in a call;
+        name: of the progress shown; chosen: `asked`; at: which of how many computations like this one of a call;
         compute: (span, report) -> the arrays of a block, report to be told how many of its examples are done.
         """
         found = {span: self.read(span) for span in self.spans()}

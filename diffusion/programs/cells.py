@@ -14,13 +14,17 @@ from diffusion.programs import blocks, opening, results
 GRID = {'sampler': 'sampler.name', 'steps': 'sample.steps', 'guidance': 'guidance.scale'}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Cell:
-    """One way of measuring a checkpoint. said: its values of the grid by flag; what: the same for a reader; run, grid:
-    what its weights are read for; context: JSON values for its files; blocks: taken -> where what is computed is kept;
-    measure: (taken, blocks, names of results, (number, count) of the cells of this call) -> these results, None where
-    the range of this call does not complete them."""
+    """One way of measuring a checkpoint.
 
+    kind: of what it computes, by which progress is counted; said: its values of the grid by flag; what: the same for a
+    reader; run, grid: what its weights are read for; context: JSON values for its files; blocks: taken -> where what is
+    computed is kept; measure: (taken, blocks, names of results, place among those of its kind) -> these results, None
+    where the range of this call does not complete them.
+    """
+
+    kind: str
     place: results.Place
     said: dict[str, str]
     what: str

@@ -41,7 +41,10 @@ def main(argv: list[str]) -> int:
         with contextlib.ExitStack() as stack:
             asked, steps = _asked(args, overrides, stack)
             measure = functools.partial(_measure, args, asked, rows)
-            whole = watching.follow(args.workdir, measure) if args.watch else all(measure(step) for step in steps)
+            if args.watch:
+                whole = watching.follow(args.workdir, measure)
+            else:
+                whole = all(measure(step, steps) for step in steps)
     except KeyboardInterrupt:
         print('interrupted: what was measured and drawn is kept, the same command goes on', file=sys.stderr)
         return preemption.STOPPED
@@ -73,15 +76,15 @@ def _asked(args, overrides, stack):
     return asked, steps
 
 
-def _measure(args, asked, rows, step) -> bool:
-    """Every cell of one checkpoint that is not measured yet; rows: of the table, which it adds to."""
-    numbered = enumerate(asked)
-    for (name, grid), group in itertools.groupby(numbered, lambda one: (one[1].place.weights, one[1].grid)):
+def _measure(args, asked, rows, step, steps=()) -> bool:
+    """Every cell of one checkpoint that is not measured yet. rows: of the table, which it adds to; steps: of this call,
+    where they are known."""
+    for (name, grid), group in itertools.groupby(asked, lambda cell: (cell.place.weights, cell.grid)):
         with usage.checked():
             mark = opening.mark(args.workdir, name, step)
-            todo = [(number, cell, cell.place.missing(step, mark, args.overwrite)) for number, cell in group]
+            todo = [(cell, cell.place.missing(step, mark, args.overwrite)) for cell in group]
         taken = None
-        for number, cell, slugs in todo:
+        for cell, slugs in todo:
             head = f'{name} weights of step {step}, {cell.what}'
             if not slugs:
                 print(f'{head}: measured before, --overwrite measures again')
@@ -91,7 +94,8 @@ def _measure(args, asked, rows, step) -> bool:
             taken = taken or opening.take(args.workdir, cell.run, grid, name, step)
             print(head)
             kept = cell.blocks(taken)
-            found = cell.measure(taken, kept, slugs, (number, len(asked)))
+            alike = [(one, other) for one in steps or [step] for other in asked if other.kind == cell.kind]
+            found = cell.measure(taken, kept, slugs, (alike.index((step, cell)), len(alike)))
             if found is None:
                 print(f'the samples asked for are in {kept.folder}; nothing is measured before all are there')
                 continue
@@ -118,6 +122,7 @@ def _likelihoods(args, overrides, stored, facts, names, weights):
     context = _context(args, config, facts, data, len(ids))
     return [
         cells.Cell(
+            kind=metric.unit.name,
             place=results.Place(args.workdir, name, True, {metric.unit.name: metric.request(every, name)}),
             said={},
             what=f'{metric.unit.name} of {len(ids):,} of {len(data):,} examples',
@@ -166,6 +171,7 @@ def _samples(args, overrides, stored, facts, names, weights):
     context = _context(args, config, facts, data, num)
     return [
         cells.Cell(
+            kind='samples',
             place=results.Place(args.workdir, planned.weights, planned.drawn_as(stored), planned.requests()),
             said=planned.said,
             what=f'{num:,} samples, {generated.recipe(planned.config)}',

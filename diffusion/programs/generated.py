@@ -125,6 +125,9 @@ def _conditions(run, data, num, seed):
 def evaluate(planned: Plan, against, chosen, seed: int, taken: opening.Taken, kept: blocks.Blocks, slugs, at):
     """The results of these names; None where samples beyond the chosen ones are not drawn. against: () -> the
     reference; chosen: `blocks.asked`. Raises UsageError."""
+    if chosen is None:
+        with usage.checked():  # what cannot be measured against it is refused before anything is drawn
+            against()
     arrays = kept.fill('samples', chosen, at, functools.partial(_block, planned, taken.weights))
     if arrays is None:
         return None

@@ -121,7 +121,7 @@ def conclude(rows: list[dict], path: str | None) -> None:
     """Prints a table of several rows, a result being a dict of JSON values in one; path: writes them all as JSON."""
     if len(rows) > 1:
         print('\n'.join(table([{name: _cell(value) for name, value in row.items()} for row in rows])))
-    if path:
+    if path and rows:
         writer.write_json(path, rows)
         print(f'all results of this call are in {path}')
 
