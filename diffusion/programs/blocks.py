@@ -27,11 +27,13 @@ LEAST = 256  # examples of a block, or a call where that is more
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """The arrays [n, ...] of `count` examples in files of `size`, the last one perhaps shorter."""
+    """The arrays [n, ...] of `count` examples in files of `size`, the last one perhaps shorter. about: all that they
+    depend on, JSON values, of which the name of the folder holds the hash."""
 
     folder: Path
     count: int
     size: int
+    about: dict
 
     def spans(self, chosen: tuple[int, int] | None = None) -> list[tuple[int, int]]:
         """First example and end of each block, of those alone that begin in the range chosen."""
@@ -55,6 +57,8 @@ class Blocks:
             return None
 
     def write(self, span: tuple[int, int], arrays: dict[str, np.ndarray]) -> None:
+        if not (self.folder / ABOUT).exists():
+            writer.write_json(self.folder / ABOUT, self.about)
         with writer.atomic(self._path(span)) as file:
             np.savez(file, **arrays)
 
@@ -98,14 +102,10 @@ def size(batch: int) -> int:
 
 
 def plan(folder: Path, name: str, about: dict, count: int, batch: int) -> Blocks:
-    """The blocks of a computation, below `folder`. about: all that it depends on, JSON values; batch: examples a
-    call."""
+    """The blocks of a computation, below `folder`. batch: examples a call."""
     versions = {name: version for name, version in workdir.versions().items() if name in CODE}
     about = {**about, 'batch': batch, 'format': FORMAT, **versions}
-    place = folder / FOLDER / f'{name}_{protocol.digest(about)}'
-    if not (place / ABOUT).exists():
-        writer.write_json(place / ABOUT, about)
-    return Blocks(place, count, size(batch))
+    return Blocks(folder / FOLDER / f'{name}_{protocol.digest(about)}', count, size(batch), about)
 
 
 def asked(text: str | None, count: int, batch: int) -> tuple[int, int] | None:

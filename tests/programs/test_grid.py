@@ -150,7 +150,7 @@ def test_bad_input_is_one_line_and_draws_nothing(call, run, drawn, flags, say):
 
 def test_blocks_do_not_depend_on_the_range(tmp_path):
     for batch in (8, 12, 300):
-        every = blocks.Blocks(tmp_path, 1000, blocks.size(batch))
+        every = blocks.Blocks(tmp_path, 1000, blocks.size(batch), {})
         assert blocks.size(batch) % batch == 0 and blocks.size(batch) >= blocks.LEAST
         for cuts in ([0, 1000], [0, 500, 1000], [0, 1, 257, 700, 1000]):
             parts = [span for ends in itertools.pairwise(cuts) for span in every.spans(ends)]
