@@ -56,24 +56,30 @@ def _asked(args, overrides, stack):
     """The cells and the steps. All that can be refused is refused here, before anything is computed."""
     with usage.checked():
         names = _metrics(args)
+        weights = cells.listed('weights', args.weights)
         if args.watch:
             watching.arrive(args.workdir)
         stored, facts = opening.read(args.workdir)
-        weights = cells.listed('weights', args.weights)
+        steps = _steps(args, weights, stack)
         likelihoods = [name for name in names if name in METRICS]
         seen = [name for name in names if name not in METRICS]
         if likelihoods:
             _check_flags(args, likelihoods)
         asked = _likelihoods(args, overrides, stored, facts, likelihoods, weights) if likelihoods else []
         asked += _samples(args, overrides, stored, facts, seen, weights) if seen else []
-        if args.watch:
-            opening.check_followed(args.workdir, weights)
-            stack.enter_context(watching.alone(args.workdir))
-            return asked, []
-        steps = opening.steps(args.workdir, weights[0], args.step)
-        for name in weights[1:]:
-            opening.steps(args.workdir, name, ','.join(map(str, steps)))
     return asked, steps
+
+
+def _steps(args, weights, stack) -> list[int]:
+    """Those to measure, none yet for one that watches, which is then alone until the end of `stack`."""
+    if args.watch:
+        opening.check_followed(args.workdir, weights)
+        stack.enter_context(watching.alone(args.workdir))
+        return []
+    steps = opening.steps(args.workdir, weights[0], args.step)
+    for name in weights[1:]:
+        opening.steps(args.workdir, name, ','.join(map(str, steps)))
+    return steps
 
 
 def _measure(args, asked, rows, step, steps=()) -> bool:

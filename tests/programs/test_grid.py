@@ -14,14 +14,12 @@ DRAW = ('--metrics=is,fid', '--num=40', '--batch=8', '--guidance=3')
 
 
 @pytest.fixture
-def run(trained, data_dir, tmp_path, monkeypatch):
+def run(copied, data_dir, monkeypatch):
     """A run of 8 steps with checkpoints 4 and 8, to be written into; blocks of 8 samples."""
     monkeypatch.setattr(classifying, 'RECIPE', SHORT)
     monkeypatch.setattr(blocks, 'LEAST', 8)
     monkeypatch.setenv('TFDS_DATA_DIR', data_dir)
-    folder = tmp_path / 'run'
-    shutil.copytree(trained, folder, ignore=shutil.ignore_patterns('eval'))
-    return folder
+    return copied()
 
 
 def values(folder):
@@ -50,10 +48,9 @@ def drawn(monkeypatch):
     return drawn
 
 
-def test_a_stopped_drawing_goes_on_and_parts_of_machines_add_up_to_the_same_bits(call, run, drawn, tmp_path):
+def test_a_stopped_drawing_goes_on_and_parts_of_machines_add_up_to_the_same_bits(call, run, drawn, copied):
     words = (*DRAW, '--step=8')
-    whole = tmp_path / 'whole'
-    shutil.copytree(run, whole)
+    whole = copied('whole')
     done = call('evaluate', f'--workdir={whole}', *words)
     assert done.returncode == 0, done.stderr
     every = [(start, start + 8) for start in range(0, 40, 8)]
@@ -73,9 +70,8 @@ def test_a_stopped_drawing_goes_on_and_parts_of_machines_add_up_to_the_same_bits
     assert drawn() == [every[1], *every[3:]]
     assert values(run) == values(whole)
 
-    parts = [tmp_path / 'a', tmp_path / 'b']
+    parts = [copied('a'), copied('b')]
     for part, chosen in zip(parts, ('0:20', '20:40')):
-        shutil.copytree(whole, part, ignore=shutil.ignore_patterns('eval'))
         half = call('evaluate', f'--workdir={part}', *words, f'--range={chosen}')
         assert half.returncode == 0 and 'nothing is measured before all are there' in half.stdout, half.stderr
         assert not values(part)

@@ -16,13 +16,11 @@ WATCH = ('--watch', '--metrics=is', '--num=20', '--batch=20')
 
 
 @pytest.fixture
-def run(trained, data_dir, tmp_path, monkeypatch):
+def run(copied, data_dir, monkeypatch):
     """A run of 8 steps with checkpoints 4 and 8, to be written into."""
     monkeypatch.setattr(classifying, 'RECIPE', SHORT)
     monkeypatch.setenv('TFDS_DATA_DIR', data_dir)
-    folder = tmp_path / 'run'
-    shutil.copytree(trained, folder, ignore=shutil.ignore_patterns('eval'))
-    return folder
+    return copied()
 
 
 def results(folder):
