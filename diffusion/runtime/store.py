@@ -143,10 +143,6 @@ class Store:
         """What `save` was given as meta."""
         return manifest.read(self.folder / str(step))['meta']
 
-    def items(self, step: int) -> dict[str, dict]:
-        """{name: {'arrays', 'numbers', 'bytes'}} of what a step holds."""
-        return manifest.read(self.folder / str(step))['items']
-
     def newest_good(self, items: tuple[str, ...] | None = None) -> tuple[int | None, list[str]]:
         """`newest_good` of this folder, the same on all processes: process 0 reads, and it alone has what to say."""
         step, said = newest_good(self.folder, items) if jax.process_index() == 0 else (None, [])
