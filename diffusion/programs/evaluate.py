@@ -93,12 +93,12 @@ def _measure(args, asked, rows, step, steps=()) -> bool:
         for cell, slugs in todo:
             head = f'{name} weights of step {step}, {cell.what}'
             if not slugs:
-                print(f'{head}: measured before, --overwrite measures again')
+                print(f'{head}: measured before, --overwrite measures again', flush=True)
                 rows.append(cell.row(step))
                 continue
             # Read once for the cells that need them, and not at all where none does.
             taken = taken or opening.take(args.workdir, cell.run, grid, name, step)
-            print(head)
+            print(head, flush=True)
             kept = cell.blocks(taken)
             alike = [(one, other) for one in steps or [step] for other in asked if other.kind == cell.kind]
             found = cell.measure(taken, kept, slugs, (alike.index((step, cell)), len(alike)))

@@ -84,7 +84,7 @@ class Place:
                 changed = protocol.differences(old, result.asked)
                 fields = '; '.join(f'{key}: {_short(a)} -> {_short(b)}' for key, (a, b) in changed.items())
                 print(f'not to be compared with {name}, whose protocol is another: {fields}')
-            print(f'written to {path}, protocol {report["protocol_hash"]}')
+            print(f'written to {path}, protocol {report["protocol_hash"]}', flush=True)  # a watch is read as it goes
             reports.append(report)
         # Names without the step are curves.
         curves = {f'eval/{self.path(one.slug, step).name.rpartition("_step_")[0]}': one.value['value'] for one in found}
