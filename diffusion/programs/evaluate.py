@@ -10,8 +10,10 @@ from diffusion import build, usage
 from diffusion.programs import (
     blocks,
     cells,
+    comparing,
     drawing,
     examples,
+    fetching,
     generated,
     loglikelihood,
     networks,
@@ -28,13 +30,14 @@ from diffusion.runtime import preemption
 METRICS = {'bpd': loglikelihood.bpd, 'nll': loglikelihood.nll}
 # Of the config: where to compute, and where the data lie.
 FREE = ('data.split', 'data.data_dir', 'runtime')
+PARTS = {'stats': stats, 'fetch': fetching, 'compare': comparing}
 
 
 def main(argv: list[str]) -> int:
     """Prints each metric of each checkpoint and writes it into eval/ of the workdir. Exit status 0, 2, 75 where it was
     stopped and goes on when it is started again, or 1 where the last step of a watched training cannot be measured."""
-    if argv[:1] == ['stats']:
-        return stats.main(argv[1:])
+    if argv and argv[0] in PARTS:
+        return PARTS[argv[0]].main(argv[1:])
     args, overrides = _parser().parse(argv)
     rows: list[dict] = []
     try:
@@ -64,7 +67,7 @@ def _asked(args, overrides, stack):
         likelihoods = [name for name in names if name in METRICS]
         seen = [name for name in names if name not in METRICS]
         if likelihoods:
-            _check_flags(args, likelihoods)
+            _check_flags(args, likelihoods, seen)
         asked = _likelihoods(args, overrides, stored, facts, likelihoods, weights) if likelihoods else []
         asked += _samples(args, overrides, stored, facts, seen, weights) if seen else []
     return asked, steps
@@ -234,7 +237,8 @@ def _parser():
         group.add_argument(f'--{name}', metavar='LIST', help=f'short for --config.{key}; several values: each of them')
     parser.epilog = (
         f'Also --config.SECTION.KEY=VALUE for {", ".join(FREE)}; of samples for {", ".join(build.SAMPLING)}. '
-        '`diffusion evaluate stats SOURCE -o ref.npz` makes a reference.'
+        '`diffusion evaluate stats SOURCE -o ref.npz` makes a reference, `diffusion evaluate fetch NETWORK` brings its '
+        'weights, `diffusion evaluate compare A.json B.json` says whether two results may be compared.'
     )
     return parser
 
@@ -271,7 +275,9 @@ def _drawn(config, args, overrides):
     return config
 
 
-def _check_flags(args, names):
-    given = [name for name in (*cells.GRID, 'reference') if getattr(args, name) is not None]
+def _check_flags(args, names, seen):
+    """names: of the likelihoods asked for; seen: of the metrics of samples beside them."""
+    flags = (*cells.GRID, 'reference', *(() if seen else networks.FLAGS))
+    given = [name.replace('_', '-') for name in flags if getattr(args, name) is not None]
     if given:
         raise ValueError(f'no flag --{given[0]} with {", ".join(names)}: these measure the model itself, not samples')
