@@ -35,8 +35,8 @@ def test_bits_per_dimension_of_a_run_are_written_with_their_protocol(call, train
     assert 0 < found['probe_error'] <= found['standard_error']
 
     before = (trained / 'eval' / 'bpd_step_8.json').read_bytes()
-    refused = call(*words)
-    assert refused.returncode == 2 and '--overwrite' in refused.stderr
+    again = call(*words)
+    assert again.returncode == 0 and 'measured before, --overwrite measures again' in again.stdout
     assert (trained / 'eval' / 'bpd_step_8.json').read_bytes() == before
 
 

@@ -49,8 +49,10 @@ def test_samples_are_measured_with_their_protocol(call, trained, data_dir, tmp_p
     # One classifier for all runs beside each other; the same call gives the same numbers.
     (stored,) = (trained.parent / networks.CACHE).glob('classifier-*.safetensors')
     assert tensorfile.read(stored)[2] == asked['features']['sha256']
-    refused = call(*words)
-    assert refused.returncode == 2 and '--overwrite' in refused.stderr
+    written = {path: path.stat().st_mtime_ns for path in (trained / 'eval').iterdir()}
+    repeated = call(*words)
+    assert repeated.returncode == 0 and 'measured before, --overwrite measures again' in repeated.stdout
+    assert {path: path.stat().st_mtime_ns for path in (trained / 'eval').iterdir()} == written
     again = call(*words, '--overwrite')
     assert again.returncode == 0 and results(trained) == found and 'not to be compared' not in again.stdout
 
@@ -58,10 +60,13 @@ def test_samples_are_measured_with_their_protocol(call, trained, data_dir, tmp_p
     reference = tmp_path / 'ref.npz'
     made = call('evaluate', 'stats', 'tfds:emoji/faces_16', '-o', reference, f'--features=classifier:{stored}')
     assert made.returncode == 0 and '137 pictures' in made.stdout, made.stderr
-    against = (*words[:2], '--metrics=fid,is', *DRAW, f'--reference={reference}', '--overwrite')
+    against = (*words[:2], '--metrics=fid,is', *DRAW, f'--reference={reference}')
     other = call(*against)
     assert other.returncode == 0, other.stderr
-    value = results(trained)['fid_classifier_step_8.json']
+    # It has a file of its own: the result by the other protocol stays.
+    assert results(trained)['fid_classifier_step_8.json'] == fid
+    (apart,) = (trained / 'eval').glob('fid_classifier_?*_step_8.json')
+    value = json.loads(apart.read_text())
     assert value['value'] == pytest.approx(fid['value'], rel=1e-6)
     assert value['protocol_hash'] != fid['protocol_hash']
 
