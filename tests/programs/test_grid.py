@@ -83,16 +83,15 @@ def test_a_stopped_drawing_goes_on_and_parts_of_machines_add_up_to_the_same_bits
 
 
 def test_a_grid_is_one_call_one_table_and_one_file_a_cell(call, run, drawn, monkeypatch, tmp_path):
-    plans = []
-    make = generated.plans
-    monkeypatch.setattr(generated, 'plans', lambda *args: plans.extend(make(*args)) or plans)
+    plans, make = [], generated.plans
+    monkeypatch.setattr(generated, 'plans', lambda *args: plans.append(make(*args)) or plans[-1])
     words = ('evaluate', f'--workdir={run}', '--metrics=is', '--num=20', '--batch=20', '--step=all')
     grid = ('--guidance=2,3', '--steps=2,3', '--weights=ema,raw')
     done = call(*words, *grid, f'--json={tmp_path / "all.json"}')
     assert done.returncode == 0, done.stderr
     assert len(drawn()) == 16
     # One program for both scales, weights and checkpoints; another number of steps is another shape of it.
-    functions = {plan.artist.calls.function for plan in plans}
+    functions = {plan.artist.calls.function for plan in plans[0]}
     assert len(functions) == 1 and functions.pop()._cache_size() == 2
 
     files = values(run)
