@@ -77,6 +77,8 @@ def follow(folder: str, measure: Callable[[int], object]) -> bool:
         last, latest = workdir.read(folder)[0]['train']['steps'], max(settled, default=0)
         if latest >= last:
             return settled[latest]
+        if new():
+            continue
         with _line() as line:
             line.wait_for(f'waits for a checkpoint after step {max((latest, *damaged))} of {last}')
             while not new():
