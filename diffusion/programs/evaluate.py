@@ -10,12 +10,14 @@ from diffusion import build, usage
 from diffusion.programs import (
     blocks,
     cells,
+    clipscore,
     comparing,
     drawing,
     examples,
     fetching,
     generated,
     loglikelihood,
+    measures,
     networks,
     opening,
     references,
@@ -154,27 +156,33 @@ def _samples(args, overrides, stored, facts, names, weights):
         raise ValueError(f'{", ".join(names)} are of pictures of one size, and this run has {len(facts.shapes)}')
     drawings = cells.drawings(args, lambda more: _drawn(stored, args, [*more, *overrides]))
     config = drawings[0][1]
-    generated.check(args, names)
+    generated.check(args, names, facts)
     data = examples.data(config, stored, facts)
-    num = generated.NUM if args.num is None else args.num
+    num = generated.number(args)
     grid = opening.devices(args.workdir, config, min(config['sample']['batch'], max(num, 1)))
     own = functools.partial(examples.trained_on, stored, config, facts, data)
-    extractor = networks.open(args, facts.shape[2], own, networks.cache(args.workdir))
-    reference = args.reference and references.read(args.reference, extractor, facts.shape)
+    extractor = networks.BLIND
+    if not all(measures.METRICS[name].pixels for name in names):
+        extractor = networks.open(args, facts.shape[2], own, networks.cache(args.workdir))
+    batch = config['sample']['batch']
+    scorer = clipscore.opened(args.clip, facts.shape[2], grid, batch) if args.clip else None
+    reference = None
+    if args.reference:
+        reference = references.read(args.reference, extractor, facts.shape, grid, batch)
+        measures.check_reference(names, reference)
+        print(f'reference: {reference.told.get("layout", "of diffusion evaluate stats")}')
     said = {key: value for key, value in config['data'].items() if key != 'data_dir'}
     run = build.experiment(stored, facts)
     told = reference.told if reference else references.made_of(data, said)
-    plans = generated.plans(run, drawings, weights, data, grid, args, names, extractor, told)
+    plans = generated.plans(run, drawings, weights, data, grid, args, names, extractor, told, own, scorer)
     chosen = blocks.asked(args.range, num, plans[0].artist.calls.batch)
-    if reference:
-        generated.check_reference(names, reference)
 
     @functools.cache
     def against():
         found = reference or references.kept(
             networks.cache(args.workdir), data, extractor, grid, plans[0].artist.calls.batch, said
         )
-        generated.check_reference(names, found)
+        measures.check_reference(names, found)
         return found
 
     context = _context(args, config, facts, data, num)
@@ -214,13 +222,16 @@ def _parser():
     opening.add_flags(parser, 'measure', several=True)
     parser.add_argument('--watch', action='store_true', help='each new checkpoint of a training, until its last step')
     parser.add_argument(
-        '--metrics', required=True, metavar='LIST', help=f'with commas, of: {", ".join((*METRICS, *generated.NEEDED))}'
+        '--metrics', required=True, metavar='LIST', help=f'with commas, of: {", ".join((*METRICS, *measures.METRICS))}'
     )
     parser.add_argument(
         '--num',
         type=int,
         metavar='N',
         help=f'samples (default: {generated.NUM:,}), or examples for bpd and nll (default: {examples.NUM}, or all)',
+    )
+    parser.add_argument(
+        '--repeats', type=int, metavar='R', help='blocks of so many samples, each measured: mean, sd, min (default: 1)'
     )
     parser.add_argument('--range', metavar='FIRST:END', help='compute these of the N alone, as one of several machines')
     parser.add_argument('--seed', type=int, default=0, metavar='N', help='of the choice and all noise (default: 0)')
@@ -230,8 +241,12 @@ def _parser():
     parser.add_argument('--drop-cache', action='store_true', help='keep nothing in eval/cache once it is measured')
     parser.add_argument('--json', metavar='FILE', help='all results of this call in one file as well')
     loglikelihood.add_flags(parser)
-    group = parser.add_argument_group(f'of samples: {", ".join(generated.NEEDED)}')
+    group = parser.add_argument_group(f'of samples: {", ".join(measures.METRICS)}')
     networks.add_flags(group)
+    group.add_argument('--clip', metavar='FOLDER', help='of --metrics=clip: model.safetensors, vocab.json, merges.txt')
+    group.add_argument(
+        '--bandwidth', type=float, metavar='X', help="of mmd; 10 is CMMD's (default: the reference's median distance)"
+    )
     group.add_argument('--reference', metavar='NPZ', help="of `diffusion evaluate stats` (default: the run's own data)")
     for name, key in cells.GRID.items():
         group.add_argument(f'--{name}', metavar='LIST', help=f'short for --config.{key}; several values: each of them')
@@ -245,7 +260,7 @@ def _parser():
 
 def _metrics(args) -> list[str]:
     names = [name.strip() for name in args.metrics.split(',') if name.strip()]
-    known = (*METRICS, *generated.NEEDED)
+    known = (*METRICS, *measures.METRICS)
     for name in names:
         if name not in known:
             raise ValueError(usage.unknown('metric', name, known))
@@ -277,7 +292,7 @@ def _drawn(config, args, overrides):
 
 def _check_flags(args, names, seen):
     """names: of the likelihoods asked for; seen: of the metrics of samples beside them."""
-    flags = (*cells.GRID, 'reference', *(() if seen else networks.FLAGS))
+    flags = (*cells.GRID, 'reference', *(() if seen else (*networks.FLAGS, 'bandwidth', 'repeats', 'clip')))
     given = [name.replace('_', '-') for name in flags if getattr(args, name) is not None]
     if given:
         raise ValueError(f'no flag --{given[0]} with {", ".join(names)}: these measure the model itself, not samples')

@@ -1,5 +1,7 @@
 """The examples of a run's data that it is measured by."""
 
+import hashlib
+
 import numpy as np
 
 from diffusion import build
@@ -48,3 +50,24 @@ def gathered(run, data, ids) -> dict:
     if run.facts.tokenizer:
         batch['tokens'] = run.facts.tokenizer.encode(captions)
     return {**run.inputs(batch), 'index': ids.astype(np.int32)}
+
+
+def conditions(run, data, num, seed):
+    """The conditions of `num` samples: those of the examples in a random order, and again from the start where
+    there are fewer; with what the protocol tells of them, and their captions, None where there are none."""
+    if not run.null:
+        return {}, {'conditions': 'none'}, None
+    ids, parts = pipeline.example_ids(np.arange(num), len(data), seed), []
+    captions: list[str] = []
+    for start in range(0, num, 1024):
+        batch = data.gather(ids[start : start + 1024])
+        if run.facts.tokenizer:
+            batch['tokens'] = run.facts.tokenizer.encode(batch['caption'])
+            captions.extend(batch['caption'])
+        parts.append({name: np.asarray(batch[name]) for name in run.null})
+    cond = {name: np.concatenate([part[name] for part in parts]) for name in run.null}
+    mark = hashlib.sha256()
+    for name in sorted(cond):
+        mark.update(name.encode() + np.ascontiguousarray(cond[name], '<i4').tobytes())
+    told = {'conditions': ', '.join(sorted(cond)), 'distribution': "the data's", 'sha256': mark.hexdigest()[:16]}
+    return cond, {**told, 'conditions of': data.fingerprint}, captions or None

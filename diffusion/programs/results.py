@@ -4,8 +4,10 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
+
 from diffusion.evaluation import protocol
-from diffusion.runtime import ema, writer
+from diffusion.runtime import ema, pictures, writer
 
 FOLDER = 'eval'
 SHOWN = 3  # other protocols that are told of
@@ -14,7 +16,7 @@ SHOWN = 3  # other protocols that are told of
 @dataclasses.dataclass(frozen=True)
 class Result:
     """slug: of the file; shown: the name with what qualifies it; value: JSON values, 'value' and 'standard_error' among
-    them; asked: the protocol, JSON values; lines: what is printed of it."""
+    them; asked: the protocol, JSON values; lines: what is printed of it; picture: uint8 [H, W, 3] that goes with it."""
 
     slug: str
     shown: str
@@ -22,6 +24,7 @@ class Result:
     asked: dict
     note: str
     lines: tuple[str, ...]
+    picture: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,13 +81,17 @@ class Place:
                 **context,
             }
             path = self.path(result.slug, step)
+            if result.picture is not None:
+                pictures.save(path.with_suffix('.png'), result.picture)
             writer.write_json(path, report)
             print('\n'.join(result.lines))
             for name, old in others:
                 changed = protocol.differences(old, result.asked)
                 fields = '; '.join(f'{key}: {_short(a)} -> {_short(b)}' for key, (a, b) in changed.items())
                 print(f'not to be compared with {name}, whose protocol is another: {fields}')
-            print(f'written to {path}, protocol {report["protocol_hash"]}', flush=True)  # a watch is read as it goes
+            beside = '' if result.picture is None else f' and {path.with_suffix(".png").name}'
+            # At once: a watch is read as it goes.
+            print(f'written to {path}{beside}, protocol {report["protocol_hash"]}', flush=True)
             reports.append(report)
         # Names without the step are curves.
         curves = {f'eval/{self.path(one.slug, step).name.rpartition("_step_")[0]}': one.value['value'] for one in found}
