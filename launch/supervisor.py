@@ -255,9 +255,12 @@ class Supervisor:
         """In a queue. With other zones to try it is left after a while."""
         state = self.job.state
         waited = self.clock.now() - state.asked_at
-        if found.said != 'PROVISIONING' and len(self.job.spec.zones) > 1 and waited > self.pace.queue:
-            self._say(f'{waited / 60:.0f} minutes in the queue{_in(state.zone)}: tries the next zone')
-            state.move = True
+        useless = found.said.startswith('ACTIVE')  # granted, and nothing is there
+        elsewhere = found.said != 'PROVISIONING' and len(self.job.spec.zones) > 1
+        if waited > self.pace.queue and (useless or elsewhere):
+            then = 'asks anew' if useless else 'tries the next zone'
+            self._say(f'{found.said} for {waited / 60:.0f} minutes{_in(state.zone)}: {then}')
+            state.move = not useless
             self._lost()
             state.not_before = 0.0
             return

@@ -117,6 +117,20 @@ def test_a_queue_that_is_too_long_is_left_for_the_next_zone(simulated, monkeypat
     assert any('tries the next zone' in line for line in simulation.said)
 
 
+@pytest.mark.parametrize('lag,requests', [(300.0, 1), (2500.0, 2)])
+def test_machines_that_are_not_listed_yet_are_waited_for_and_not_for_ever(simulated, monkeypatch, lag, requests):
+    simulation, there = simulated('tpu-vm', zones=('us-west4-a',)), worlds.there
+
+    def late(thing, noun, zone):
+        early = simulation.now() < lag and noun == 'tpu-vm'
+        return there(thing, noun, zone) and not early
+
+    monkeypatch.setattr(worlds, 'there', late)
+    assert finish(simulation) == 0
+    assert sum('create' in call for call in simulation.world['calls']) == requests
+    assert simulation.world['wrong'] == [] and left_over(simulation) == {}
+
+
 def test_a_refusal_that_will_not_change_ends_the_job(simulated):
     simulation = simulated('tpu-vm')
     simulation.world['faults']['denied'] = 100
