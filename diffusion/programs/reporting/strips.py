@@ -22,7 +22,7 @@ STYLE = """
 
 def forward(shown: view.View) -> view.Section:
     """An image of the data that is noised."""
-    return _section('The forward process', shown, lambda opened: [unrolled.forward(opened)])
+    return _section('The forward process', shown, unrolled.forward)
 
 
 def reverse(shown: view.View) -> view.Section:
@@ -34,7 +34,7 @@ def _section(title, shown, made):
     if shown.opened is None:
         return view.Section(title, [view.note('Left out: --no-model.')])
     try:
-        found = [piece for strip in made(shown.opened()) for piece in _strip(strip)]
+        found = list(_strip(made(shown.opened())))
     except Exception as error:
         # Whatever keeps the model from being drawn from, the rest of the report is as true.
         said = ' '.join(str(error).split()) or type(error).__name__
