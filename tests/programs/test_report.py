@@ -245,7 +245,7 @@ def test_another_run_lies_under_the_curves_and_its_config_beside(report, tmp_pat
     np.testing.assert_allclose([y for _, y in mine], [2, 1, 0.5], atol=0.01)
     np.testing.assert_allclose([y for _, y in theirs], 1, atol=0.01)
     dashed = [path for path in svg.iter(f'{pages.SVG}path') if 'dashed' in path.get('class')]
-    assert len(dashed) == 1 and '(theirs)' in found.words and len(pages.curves(found.plots('FID-64')[0])) == 2
+    assert len(dashed) == 1 and 'theirs' in found.words and len(pages.curves(found.plots('FID-64')[0])) == 2
     same = report(folder, f'--against={folder}')
     assert 'have the same config' in same.sections['Differences']
 

@@ -37,8 +37,8 @@ def _chart(shown, metric):
     protocols = list(dict.fromkeys(grouped.spelt(group.fields) for _, _, group in curves))
     series = []
     for name, position, group in curves:
-        colour = protocols.index(grouped.spelt(group.fields)) % chart.COLOURS
-        label = ', '.join(filter(None, [_differing(group, keys), f'({name})' if name else '']))
+        colour = protocols.index(grouped.spelt(group.fields)) if len(protocols) > 1 else position
+        label = view.labelled(_differing(group, keys), name)
         series.append(
             chart.Series(
                 label,
@@ -46,7 +46,7 @@ def _chart(shown, metric):
                 [one.value for one in group.results],
                 [one.interval[0] if one.interval else None for one in group.results],
                 [one.interval[1] if one.interval else None for one in group.results],
-                colour=colour,
+                colour=colour % chart.COLOURS,
                 dashed=bool(position),
             )
         )

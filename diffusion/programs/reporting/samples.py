@@ -14,7 +14,7 @@ for (const box of document.querySelectorAll('.slider')) {
     frames.forEach((frame, i) => { frame.hidden = i !== Number(range.value); });
     said.textContent = frames[range.value].dataset.said;
   };
-  range.hidden = false;
+  range.hidden = frames.length < 2;
   range.addEventListener('input', show);
   show();
 }

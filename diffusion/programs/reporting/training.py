@@ -83,10 +83,11 @@ def _silent(shown, names):
 def _chart(shown, title, y, names, log=None):
     series = []
     for position, (of, run) in enumerate(shown.runs()):
-        for colour, name in enumerate(names):
+        for i, name in enumerate(names):
             steps, values = run.series(name)
-            label = ' '.join(filter(None, [_label(name) if len(names) > 1 else '', f'({of})' if of else '']))
-            series.append(_thinned(label, steps, values, colour, position))
+            label = view.labelled(_label(name) if len(names) > 1 else '', of)
+            # A curve and that of the other run have one colour, unless they are all there is.
+            series.append(_thinned(label, steps, values, i if len(names) > 1 else position, position))
     return chart.lines(title, [one for one in series if one.x], y=y, log=log)
 
 
@@ -120,4 +121,4 @@ def _rate(name, run: record.Run, position):
         values = [float(value) for value in np.asarray(rate(steps))]
     except (KeyError, TypeError):
         return None
-    return chart.Series(name, (steps + 1).tolist(), values, dashed=bool(position))
+    return chart.Series(name, (steps + 1).tolist(), values, colour=position, dashed=bool(position))

@@ -29,8 +29,9 @@ def _starts(run):
         ]
         for start in run.starts[-MOST:]
     ]
-    times = 'once' if len(run.starts) == 1 else f'{len(run.starts)} times'
-    return view.note(f'Started {times}.') + page.table(['when (UTC)', 'after step', 'hosts', 'devices', 'commit'], rows)
+    return view.note(f'Started {view.times(len(run.starts))}.') + page.table(
+        ['when (UTC)', 'after step', 'hosts', 'devices', 'commit'], rows
+    )
 
 
 def _rollbacks(run):
@@ -39,7 +40,7 @@ def _rollbacks(run):
     ]
     back = max((one.get('rollbacks', 0) for one in standing), default=0)
     passed = max((one.get('offset', 0) for one in standing), default=0)
-    return view.note(f'It went back {back} times, and passed over {passed:,} examples.', bad=True) if back else ''
+    return view.note(f'It went back {view.times(back)}, and passed over {passed:,} examples.', bad=True) if back else ''
 
 
 def _incidents(run):

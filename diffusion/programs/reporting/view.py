@@ -39,6 +39,16 @@ def note(said: str, bad: bool = False) -> str:
     return f'<p class="bad">{page.text(said)}</p>' if bad else f'<p>{page.text(said)}</p>'
 
 
+def labelled(said: str, of: str) -> str:
+    """The name of a curve, of a run where there are two."""
+    return f'{said} ({of})' if said and of else said or of
+
+
+def times(count: int) -> str:
+    """'once', '2 times'."""
+    return 'once' if count == 1 else f'{count:,} times'
+
+
 def folded(summary: str, *body: str) -> str:
     """Pieces of HTML that are shown on request."""
     return '\n'.join([f'<details><summary>{page.text(summary)}</summary>', *body, '</details>'])
