@@ -66,16 +66,15 @@ def forward(from_: Opened) -> Strip:
     if isinstance(data, Exception):
         raise ValueError(str(data)) from data
     batch = data.gather(_spread(len(data), _count(run)), run.facts.shape[:2])
-    x0 = loss.to_unit(jnp.asarray(batch['image']))
-    t = jnp.linspace(run.process.t_min, run.process.t_max, LEVELS - 1)
-    sigma = run.process.nsr(t)
-    noise = jax.random.normal(jax.random.key(run.train.seed), x0.shape)
-    grow = sigma.reshape(-1, *[1] * x0.ndim)
+    x0 = loss.to_unit(batch['image'])
+    t = np.linspace(run.process.t_min, run.process.t_max, LEVELS - 1, dtype=np.float32)
+    sigma = np.asarray(run.process.nsr(t))
+    noise = np.random.default_rng(run.train.seed).standard_normal(x0.shape, np.float32)
     # At one scale for every process: for a variance preserving one this is x_t itself.
-    x = (x0 + grow * noise) / jnp.sqrt(1 + grow**2)
+    x = [(x0 + level * noise) / np.hypot(1, level) for level in sigma]
     labels = ['data', *(f't {time:.2f}, σ {level:.3g}' for time, level in zip(t.tolist(), sigma.tolist()))]
     said = f'{type(run.process).__name__}: images of the data and (x₀ + σ ε) / √(1 + σ²), at even steps in t.'
-    return Strip(labels, _rows(run, jnp.concatenate([x0[None], x]), _names(run, data, batch)), said)
+    return Strip(labels, _rows(run, np.stack([x0, *x]), _names(run, data, batch)), said)
 
 
 def reverse(from_: Opened) -> Strip:
@@ -109,10 +108,9 @@ def reverse(from_: Opened) -> Strip:
         )
     kept = [seen[i] for i in _spread(len(seen), LEVELS - 1)]
     labels = [f'σ {sigma:.3g}' for sigma, _, _ in kept]
-    grow = np.array([sigma for sigma, _, _ in kept], np.float32).reshape(-1, *[1] * kept[0][1].ndim)
-    end = np.asarray(loss.to_unit(drawn.x))[None]
-    x = np.concatenate([np.stack([x for _, x, _ in kept]) / np.sqrt(1 + grow**2), end])
-    denoised = np.concatenate([np.stack([found for _, _, found in kept]), end])
+    end = loss.to_unit(np.asarray(drawn.x))
+    x = np.stack([*(x / np.hypot(1, sigma) for sigma, x, _ in kept), end])
+    denoised = np.stack([*(found for _, _, found in kept), end])
     rows = zip(_rows(run, x, names), _rows(run, denoised, [DENOISED] * len(names)))
     steps = 'steps of its own' if build.paces_itself(config) else f'{config["sample"]["steps"]} steps'
     said = (
@@ -181,7 +179,6 @@ def _conditions(run, data):
 
 def _rows(run, x, names):
     """Rows of x: [L, N, H, W, C] in [-1, 1]: one an example, of pictures as bytes; one for all, of points."""
-    x = np.asarray(x)
     if is_picture(run.facts):
-        return [(name, np.asarray(loss.to_uint8(images))) for name, images in zip(names, np.moveaxis(x, 1, 0))]
+        return list(zip(names, np.moveaxis(np.asarray(loss.to_uint8(x)), 1, 0)))
     return [(names[0], x.reshape(*x.shape[:2], 2))]
