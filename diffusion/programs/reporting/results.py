@@ -33,7 +33,8 @@ def _chart(shown, metric):
     keys = grouped.varying([group for _, _, group in of_runs])
     # A protocol of one step makes no curve: it is shown where there are none that do.
     longest = max(len(group.results) for _, _, group in of_runs)
-    curves = [each for each in of_runs if len(each[2].results) > 1 or longest == 1][:CURVES]
+    curves = [each for each in of_runs if len(each[2].results) > 1 or longest == 1]
+    curves = sorted(curves, key=lambda each: -len(each[2].results))[:CURVES]
     protocols = list(dict.fromkeys(grouped.spelt(group.fields) for _, _, group in curves))
     series = []
     for name, position, group in curves:
