@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from diffusion import usage
-from diffusion.programs import page
+from diffusion.programs import opening, page
 from diffusion.programs.reporting import (
     about,
     chart,
@@ -55,12 +55,14 @@ def main(argv: list[str]) -> int:
         run = record.read(args.workdir)
         against = record.read(args.against) if args.against else None
         out = _free(Path(args.out or Path(args.workdir) / FILE), args.overwrite)
+        if overrides:
+            _check(args, overrides)
     # Once, and only when the first strip is drawn: the run may lack what that needs.
     opened = functools.cache(lambda: unrolled.opened(args.workdir, overrides))
     if not args.no_model:
         print('drawing the strips with the model, on the CPU (--no-model leaves them out)', file=sys.stderr)
     text = render(view.View(run, against, None if args.no_model else opened))
-    with writer.atomic(out) as file:
+    with usage.checked(), writer.atomic(out) as file:
         file.write(text.encode())
     print(f'written to {out} ({len(text) / 1e6:.1f} MB): it opens in any browser, offline')
     return 0
@@ -92,6 +94,13 @@ def _parsed(argv):
     parser.add_argument('--no-model', action='store_true', help='leave out the strips that the model draws: faster')
     parser.epilog = f'Also --config.SECTION.KEY=VALUE for {", ".join(unrolled.FREE)}; strips are drawn on the CPU.'
     return parser.parse(argv)
+
+
+def _check(args, overrides):
+    """Refuses what would have no effect, or a wrong one: in the page itself it would be said too late."""
+    if args.no_model:
+        raise ValueError('--config.* says how the strips are drawn, and --no-model leaves them out: drop one of them')
+    unrolled.chosen(opening.read(args.workdir)[0], overrides)
 
 
 def _free(out, overwrite) -> Path:

@@ -340,6 +340,9 @@ def test_a_trained_run_with_its_strips(call, trained, data_dir, monkeypatch, tmp
     assert start['step'] == 0 and start['devices']['platform'] == 'cpu'
     assert f'host {start["hosts"][0]}' in ''.join(found.words)
 
+    wrong = call('report', f'--workdir={trained}', '--config.net.width=9')
+    assert wrong.returncode == 2 and 'fixed by the training' in wrong.stderr
+
     # A page of ours is replaced, another file is not; without data or checkpoint the rest is told.
     bare = tmp_path / 'bare'
     shutil.copytree(trained, bare, ignore=shutil.ignore_patterns('checkpoints'))
@@ -389,7 +392,9 @@ def test_bad_calls_are_one_line_and_write_nothing(call, tmp_path):
         ([f'--workdir={run}', f'--against={damaged}'], 'is damaged'),
         ([f'--workdir={run}', f'--out={mine}'], 'no report: name another --out, or add --overwrite'),
         ([f'--workdir={run}', f'--out={tmp_path / "empty"}'], 'is a folder'),
+        ([f'--workdir={run}', f'--out={mine / "x.html"}'], 'mine.html'),
         ([f'--workdir={run}', '--outt=x'], "'--outt'"),
+        ([f'--workdir={run}', '--config.runtime.platform=cpu'], '--no-model leaves them out'),
     ):
         done = call('report', *flags, '--no-model')
         assert done.returncode == 2 and say in done.stderr and done.stderr.count('\n') == 1, done.stderr

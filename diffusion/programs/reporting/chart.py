@@ -122,7 +122,7 @@ def _spread(one, across, up):
             continue
         bottom = up.place(max(low, up.low)) if up.log else up.place(low)
         px, top = across.place(x), up.place(high)
-        yield (f'<path class="spread c{one.colour}" d="M{px - 3:.2f} {top:.2f}h6m-3 0V{bottom:.2f}m-3 0h6"/>')
+        yield f'<path class="spread c{one.colour}" d="M{px - 3:.2f} {top:.2f}h6m-3 0V{bottom:.2f}m-3 0h6"/>'
 
 
 def _bands(series, across, x):
@@ -132,14 +132,14 @@ def _bands(series, across, x):
     places = [across.place(value) for value in chosen]
     edges = [LEFT, *((a + b) / 2 for a, b in itertools.pairwise(places)), RIGHT]
     for i, value in enumerate(chosen):
-        said = [f'{x} {axes.label(value)}', *(_at(one, value, every) for one in series)]
+        said = [f'{x} {axes.label(value)}', *(_at(one, value) for one in series)]
         yield (
             f'<rect class="band" x="{edges[i]:.2f}" y="{TOP}" width="{max(edges[i + 1] - edges[i], 0.5):.2f}" '
             f'height="{BOTTOM - TOP}"><title>{page.text(chr(10).join(filter(None, said)))}</title></rect>'
         )
 
 
-def _at(one, value, every):
+def _at(one, value):
     """What a curve is at x, or at the nearest x that it has, unless that is further than the curve's points are
     apart."""
     if not one.x:

@@ -41,10 +41,16 @@ class Opened:
     data: Any
 
 
+def chosen(stored: dict, overrides: list[str]) -> dict:
+    """The config of a run with what a call chooses, on the CPU where it says nothing else: an accelerator may be busy
+    with this very run. Raises ValueError."""
+    return opening.choose(stored, ['runtime.platform=cpu', 'runtime.devices=1', *overrides], FREE, 'reporting')
+
+
 def opened(folder: str, overrides: list[str]) -> Opened:
-    """On the CPU, where nothing else is said: an accelerator may be busy with this very run. Raises ValueError."""
+    """Raises ValueError for a run that this version cannot build, or without its devices."""
     stored, facts = opening.read(folder)
-    config = opening.choose(stored, ['runtime.platform=cpu', 'runtime.devices=1', *overrides], FREE, 'reporting')
+    config = chosen(stored, overrides)
     run = build.experiment(stored, facts)
     mesh = opening.devices(folder, config, 1)
     return Opened(folder, config, run, mesh, _data(config, facts))
