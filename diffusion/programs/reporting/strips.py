@@ -64,8 +64,9 @@ def _png(image) -> bytes:
 
 def _clouds(levels, labels):
     """Points of the plane, [L, N, 2], all in the one square that holds those of every level."""
-    across = axes.span(levels[..., 0].ravel().tolist(), 2, CLOUD - 2)
-    up = axes.span(levels[..., 1].ravel().tolist(), CLOUD - 2, 2)
+    # Of both coordinates together: a circle stays one.
+    across = axes.span(levels.ravel().tolist(), 2, CLOUD - 2)
+    up = axes.span(levels.ravel().tolist(), CLOUD - 2, 2)
     for points, label in zip(levels, labels):
         finite = points[np.isfinite(points).all(1)]
         dots = [
