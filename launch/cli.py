@@ -152,9 +152,21 @@ def _poll(job):
 
 
 def _detached(folder) -> int:
+    # The program that runs here, whatever package of its name lies in the current folder.
+    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get('PYTHONPATH')])]
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
+    call = [sys.executable, '-P', '-m', 'diffusion.cli', 'launch', 'resume', folder.name]
     with open(folder / 'supervisor.log', 'ab') as log:
-        call = [sys.executable, '-m', 'diffusion.cli', 'launch', 'resume', folder.name]
-        subprocess.Popen(call, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        started = subprocess.Popen(
+            call, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    while started.poll() is None and not memory.supervised(folder):
+        time.sleep(0.1)
+    if started.poll():
+        lines = (folder / 'supervisor.log').read_text(encoding='utf-8').strip().splitlines()
+        raise usage.Fault(
+            f'the supervisor ended with {started.returncode}: {lines[-1] if lines else "it said nothing"}'
+        )
     print(f'supervised in the background: diffusion launch logs {folder.name} --follow')
     return 0
 
@@ -175,7 +187,7 @@ def _resume(words) -> int:
     job = _job(folder)
     with memory.held(folder):
         job = _job(folder)
-        if not job.state.going():
+        if job.state.outcome is not None and not job.state.removing:
             raise usage.UsageError(f'{args.name} is over ({job.state.outcome[1]}): give its first call again')
         options.check_secrets(job.spec)
         return supervise(job)

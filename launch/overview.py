@@ -66,7 +66,7 @@ def _next(found, spec) -> str:
 
 def _alone(found, name) -> str:
     if found.kind == sight.ABSENT:
-        return f'no supervisor runs: diffusion launch resume {name}'
+        return f'no supervisor runs, nothing is billed: diffusion launch resume {name}'
     return f'no supervisor runs, so no limit is kept: diffusion launch resume {name}, or stop {name}'
 
 
@@ -93,8 +93,12 @@ def jobs_table() -> str:
         spec, state = memory.spec_of(folder), memory.load(folder)
         if over(folder):
             now = f'over: {state.outcome[1]}'
+        elif memory.supervised(folder):
+            now = 'supervised'
         else:
-            now = 'supervised' if memory.supervised(folder) else f'NOT SUPERVISED: diffusion launch resume {spec.name}'
+            now = (
+                f'NOT SUPERVISED: diffusion launch resume {spec.name}' if state.going() else 'never asked for anything'
+            )
         hours = f'{state.billed / 3600:.2f}'
         rows.append((spec.name, spec.target, spec.accelerator, state.zone, str(state.attempt), hours, now))
     return _table(rows) if rows[1:] else 'no job was launched from here'

@@ -1,4 +1,4 @@
-"""Real trainings: two processes that are killed and preempted again and again end as the run that was left alone."""
+"""Real processes of this machine: asked to stop they save; killed again and again they end as if left alone."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import pytest
 from diffusion.runtime import digest, manifest
 from launch import memory
 from tests import conftest as top
-from tests.launch import conftest
+from tests.launch import conftest, test_agent
 
 STEPS = 240
 TRAIN = (
@@ -88,3 +88,51 @@ def test_two_processes_killed_and_preempted_end_with_the_undisturbed_runs_hash(t
     for host in (0, 1):
         with pytest.raises(ProcessLookupError):
             os.kill(pid(host), 0)
+
+
+@pytest.fixture
+def here(project, tmp_path, monkeypatch):
+    """here(*words) starts `diffusion launch WORDS` in a project whose program only waits to be told to save."""
+    (project / 'diffusion').mkdir()
+    (project / 'diffusion' / '__init__.py').write_text('')
+    (project / 'diffusion' / 'cli.py').write_bytes(test_agent.PROGRAM)
+    (tmp_path / 'starts').mkdir()
+    monkeypatch.setenv('STARTS', str(tmp_path / 'starts'))
+    monkeypatch.setenv('DIFFUSION_LAUNCH_HOME', str(tmp_path / 'home'))
+    monkeypatch.setenv('PYTHONPATH', str(conftest.ROOT))
+
+    def start(*words):
+        # -P: the launcher is this project's, and not the one in the current folder.
+        call = (sys.executable, '-P', '-m', 'diffusion.cli', 'launch', *words)
+        return subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    return start
+
+
+@pytest.mark.parametrize('how', ['signal', 'command', 'after a crash'])
+def test_a_job_that_is_asked_to_stop_saves_and_leaves_no_process(here, tmp_path, how):
+    supervisor = here('local', '--processes=2', '--name=toy', '--', 'save')
+    log = tmp_path / 'home' / 'toy' / 'log'
+    wait(lambda: log.exists() and log.read_text().count('ready') == 2, supervisor)
+    pids = [int(path.name) for path in (tmp_path / 'starts').iterdir()]
+    if how == 'signal':
+        supervisor.send_signal(signal.SIGINT)
+    elif how == 'after a crash':
+        supervisor.kill()
+        supervisor.wait()
+    if how != 'signal':
+        assert here('stop', 'toy').wait(60) == 0
+    assert supervisor.wait(60) == (-9 if how == 'after a crash' else 75)
+    said = log.read_text()
+    assert said.count('saved') == 2 and 'nothing is left' in said
+    assert len(pids) == 2
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_a_supervisor_in_the_background_is_followed_by_its_log(here, tmp_path):
+    assert here('local', '--detach', '--name=toy', '--', 'end', '2').wait(60) == 0
+    said = here('logs', 'toy', '--follow').communicate(timeout=60)[0]
+    assert "[0] ['end', '2'] None" in said and 'ended with 2' in said
+    assert 'over: ended with 2' in here('ls').communicate(timeout=60)[0]

@@ -76,7 +76,7 @@ def test_the_limit_of_hours_stops_saves_and_removes(simulated):
     # What is billed beyond the limit is the time of removing, and what the look was late.
     assert 2.0 * 3600 - 60 <= simulation.world['billed'] <= 2.0 * 3600 + 120
     saved = simulation.world['done']['toy']
-    assert saved > 2.0 * 3600 - 400 and saved % worlds.SAVED != 0  # all of it, not only the last checkpoint
+    assert saved > 2.0 * 3600 - 400 and saved % worlds.SAVED != 0
 
 
 def test_the_limit_of_cost_counts_all_attempts_and_a_supervisor_that_was_away(simulated):
@@ -165,12 +165,13 @@ def test_a_fault_that_comes_back_is_given_up_after_four(simulated):
     assert sum('create' in call for call in simulation.world['calls']) == 1
 
 
-def test_what_is_asked_to_stop_saves_and_leaves_nothing(simulated):
-    simulation = simulated('tpu-vm')
+@pytest.mark.parametrize('target', conftest.KINDS)
+def test_what_is_asked_to_stop_saves_and_leaves_nothing(simulated, target):
+    simulation = simulated(target)
     simulation.plan = [(3000.0, lambda world: setattr(simulation, 'asked', 'SIGINT'))]
     assert finish(simulation) == 75
     assert left_over(simulation) == {}
-    assert simulation.world['done']['toy'] % worlds.SAVED != 0
+    assert simulation.world['done']['toy'] % worlds.SAVED != 0  # all of it, not only the last checkpoint
 
 
 @pytest.mark.parametrize('target', conftest.KINDS)
@@ -183,6 +184,15 @@ def test_what_somebody_else_has_made_is_left_alone(simulated, target):
     assert len(simulation.world['things']) == 1
     writing = {'create', 'delete', 'sbatch', 'scancel'}
     assert not any(writing & set(call) for call in simulation.world['calls'])
+
+
+@pytest.mark.parametrize('target', conftest.KINDS)
+def test_a_cloud_that_gives_no_sensible_answer_is_asked_for_nothing(simulated, target):
+    simulation = simulated(target)
+    simulation.world['faults']['garbage'] = 100
+    with pytest.raises(usage.UsageError, match='nothing was asked for'):
+        simulation.supervise()
+    assert len(simulation.world['calls']) <= 10 and not simulation.state().going()
 
 
 def test_setting_up_that_always_fails_is_given_up(simulated):
