@@ -23,6 +23,18 @@ def decode(denoise, code, sigma_min, sigma_max, method: ode.Method) -> ode.Solut
     return ode.flow(denoise, sigma_max * code, sigma_max, sigma_min, method)
 
 
+def translate(denoise, other, x0, sigma_min, sigma_max, method: ode.Method) -> ode.Solution:
+    """x0: [B, ...] as another denoiser would have it: encoded with denoise up to sigma_max, decoded with other.
+
+    DDIM inversion and re-denoising (Song et al. 2010.02502, Sec. 4.3; Hertz et al. 2208.01626), by an adaptive solver.
+    sigma_max: the lower, the more of x0 stays. The costs are those of both ways together.
+    """
+    there = encode(denoise, x0, sigma_min, sigma_max, method)
+    back = decode(other, there.state, sigma_min, sigma_max, method)
+    counts = {name: getattr(there, name) + getattr(back, name) for name in ('nfe', 'accepted', 'rejected')}
+    return back._replace(**counts, finished=there.finished & back.finished)
+
+
 def slerp(a, b, weights):
     """Along the great circle from a to b: [...] each, weights: [N] in [0, 1] -> [N, ...]; Shoemake (1985).
 
