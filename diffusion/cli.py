@@ -15,6 +15,7 @@ PROGRAMS = {
     'edit': 'change pictures with a checkpoint: interpolate, invert',
     'checkpoint': 'look at, check and use checkpoints: show, verify, prove, ema',
     'data': 'look at a data set, store it, measure how fast it is read: check, build, bench',
+    'launch': 'run any of these on TPU VMs, GKE, Slurm or here, and look after it until it is done',
     'doctor': 'what is installed, what devices there are, what is missing',
 }
 
@@ -53,12 +54,13 @@ def main(argv: list[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _stopping_at_once(program: str):
-    """SIGTERM ends a program that keeps no state, with the status that says: start it again. A training does better."""
-    from diffusion.runtime import preemption
-
-    if program == 'train':
+    """SIGTERM ends a program that keeps no state, with the status that says: start it again. Those that keep some do
+    better by themselves."""
+    if program in ('train', 'launch'):
         yield
     else:
+        from diffusion.runtime import preemption  # here, for it loads JAX, which a launch does without
+
         with preemption.listening(print, numbers=(signal.SIGTERM,)) as stop:
             stop.nothing_to_save('nothing to save, files that were written stay: the same command starts again')
             yield

@@ -19,6 +19,8 @@ ROOMS = {
     'runtime': ({'runtime'}, {'jax', 'numpy', 'optax', 'orbax', 'grain', 'tensorboardX', 'rich', 'PIL'}),
     'evaluation': ({'evaluation', 'nets'}, {'jax', 'numpy'}),
 }
+# Runs on a laptop: of this project it may import what itself imports the standard library only.
+LAUNCH = sorted((ROOT / 'launch').rglob('*.py'))
 MODULES = sorted((ROOT / 'diffusion').rglob('*.py'))
 
 
@@ -53,14 +55,34 @@ def test_only_build_and_programs_join_the_rooms():
             assert not rooms, f'{path} imports {rooms}'
 
 
+def test_launch_imports_the_standard_library_only():
+    plain = [ROOT / 'diffusion' / 'usage.py', ROOT / 'diffusion' / '__init__.py']
+    wrong = []
+    for path in (*LAUNCH, *plain):
+        for name in imports(path):
+            top = name.split('.')[0]
+            if top not in sys.stdlib_module_names | {'launch'} and name != 'diffusion.usage':
+                wrong.append(f'{path.relative_to(ROOT)} imports {name}')
+    assert LAUNCH and not wrong
+    users = [path for path in MODULES if any(name.split('.')[0] == 'launch' for name in imports(path))]
+    assert users == [ROOT / 'diffusion' / 'programs' / 'launch.py']
+
+
+def test_the_agent_is_one_file_that_needs_nothing_of_this_project():
+    names = {name.split('.')[0] for name in imports(ROOT / 'launch' / 'agent.py')}
+    assert names <= sys.stdlib_module_names
+    ast.parse((ROOT / 'launch' / 'agent.py').read_text(encoding='utf-8'), feature_version=(3, 8))
+
+
 def test_nothing_unpickles():
     words = ('pickle.load', 'torch.load', 'allow_pickle=True')
-    found = [f'{path}: {word}' for path in MODULES for word in words if word in path.read_text(encoding='utf-8')]
+    texts = {path: path.read_text(encoding='utf-8') for path in (*MODULES, *LAUNCH)}
+    found = [f'{path}: {word}' for path, text in texts.items() for word in words if word in text]
     assert not found
 
 
 def test_names_say_what_a_file_is():
-    assert not [path for path in MODULES if path.stem in {'utils', 'util', 'common', 'helpers', 'misc'}]
+    assert not [path for path in (*MODULES, *LAUNCH) if path.stem in {'utils', 'util', 'common', 'helpers', 'misc'}]
 
 
 def test_neither_tensorflow_nor_torch_is_imported():

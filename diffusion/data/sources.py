@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -66,6 +66,15 @@ class Source:
         if found.buckets is None:
             return found.gather(indices)
         return found.gather(indices, size or found.buckets().commonest)
+
+    def parts(self, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Every example that can be read, in order: indices [n] and images [n, H, W, C], at most `batch` at a time."""
+        for start in range(0, len(self), batch):
+            ids = np.arange(start, min(start + batch, len(self)))
+            found = self.gather(ids)
+            kept = ~found['bad'] if 'bad' in found else slice(None)
+            if len(ids[kept]):
+                yield ids[kept], found['image'][kept]
 
 
 def emoji(subset: str = 'faces', image_size: int = 16, data_dir: str = '') -> Source:

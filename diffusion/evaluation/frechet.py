@@ -24,7 +24,7 @@ def root(covariance: np.ndarray) -> np.ndarray:
 
 
 def distance(mean_a, covariance_a, mean_b, covariance_b) -> float:
-    """|mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)): float64, never complex, finite for finite input."""
+    """|mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)): float64, never complex or below 0, finite for finite input."""
     return _distance(mean_a, covariance_a, mean_b, covariance_b, root(covariance_b))
 
 
@@ -35,7 +35,8 @@ def _distance(mean_a, covariance_a, mean_b, covariance_b, root_b):
     least = max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
     cross = np.sqrt(values[values > least]).sum()
     gap = np.asarray(mean_a, np.float64) - mean_b
-    return float(gap @ gap + np.trace(covariance_a) + np.trace(covariance_b) - 2 * cross)
+    # Of equal laws it is 0 but for rounding.
+    return max(float(gap @ gap + np.trace(covariance_a) + np.trace(covariance_b) - 2 * cross), 0.0)
 
 
 def _against(reference):
@@ -45,14 +46,15 @@ def _against(reference):
 
 
 def fid(features: np.ndarray, reference: moments.Moments, repeats: int = 20, seed: int = 0) -> interval.Interval:
-    """features: [N, D] of samples. The error is of `repeats` bootstrap draws of the samples; the reference is taken as
-    known. Raises ValueError for fewer than two samples or features that are not finite."""
+    """features: [N, D] of samples. The error is of `repeats` bootstrap draws of the samples, the interval that of a
+    log-normal law with it; the reference is taken as known. Raises ValueError for fewer than two samples or features
+    that are not finite."""
     against = _against(reference)
     value = against(moments.of(features))
     rng = np.random.default_rng(seed)
     count = len(features)
     drawn = [against(moments.of(features, rng.multinomial(count, np.full(count, 1 / count)))) for _ in range(repeats)]
-    return interval.replicates(value, drawn, 'bootstrap of the samples', seed)
+    return interval.positive(value, drawn, 'bootstrap of the samples', seed)
 
 
 def fid_infinity(features: np.ndarray, reference: moments.Moments, seed: int = 0) -> interval.Interval:
@@ -76,4 +78,4 @@ def fid_infinity(features: np.ndarray, reference: moments.Moments, seed: int = 0
     groups = np.array_split(order, GROUPS)
     without = [limit(np.concatenate(groups[:g] + groups[g + 1 :])) for g in range(GROUPS)]
     error = np.sqrt((GROUPS - 1) * np.var(without))
-    return interval.Interval(limit(order), float(error), 'jackknife over groups of samples', GROUPS, seed)
+    return interval.around(limit(order), float(error), 'jackknife over groups of samples', GROUPS, seed)

@@ -1,17 +1,19 @@
 """A measured value with how far it may be off by chance, and how that was found."""
 
 import dataclasses
+import math
 
 import numpy as np
 
-NORMAL = 1.959964  # deviations of a normal that hold 95 %
+LEVEL = 0.95
+NORMAL = 1.959964  # deviations of a normal that hold so much
 
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A value with its standard error (None: unknown) and the 95 % interval that a normal law makes of it.
+    """A value with its standard error and the ends of its 95 % interval, None where they are unknown.
 
-    method: how the error was found; repeats: replicates or blocks; seed: of the random choice among them.
+    method: how both were found; repeats: replicates, blocks or examples; seed: of the random choice among them.
     """
 
     value: float
@@ -19,27 +21,83 @@ class Interval:
     method: str
     repeats: int
     seed: int | None = None
+    ends: tuple[float, float] | None = None
 
     def to_json(self) -> dict:
-        error = self.standard_error
-        ends = [None, None] if error is None else [self.value - NORMAL * error, self.value + NORMAL * error]
-        found = {'method': self.method, 'repeats': self.repeats, 'seed': self.seed, 'level': 0.95}
-        return {'value': self.value, 'standard_error': error, 'interval': ends, 'error': found}
+        found = {'method': self.method, 'repeats': self.repeats, 'seed': self.seed, 'level': LEVEL}
+        ends = list(self.ends or (None, None))
+        return {'value': self.value, 'standard_error': self.standard_error, 'interval': ends, 'error': found}
 
 
-def replicates(value: float, drawn: list[float], method: str, seed: int) -> Interval:
-    """The spread of replicates around their own mean; their bias, as of a bootstrap, does not enter."""
-    error = float(np.std(drawn, ddof=1)) if len(drawn) > 1 else None
-    return Interval(float(value), error, method, len(drawn), seed)
+def student(freedom: int) -> float:
+    """t such that a Student variable of so many degrees of freedom lies in [-t, t] with 95 %: from its distribution
+    function, a finite sum (Abramowitz & Stegun 26.7.3, 26.7.4); above 200 degrees the normal's, 1 % less at most."""
+    if freedom > 200:
+        return NORMAL
+
+    def within(t):
+        angle = math.atan(t / math.sqrt(freedom))
+        term = math.cos(angle) if freedom % 2 else 1.0
+        total = 0.0
+        for k in range(2 + freedom % 2, freedom + 1, 2):
+            total += term
+            term *= math.cos(angle) ** 2 * (k - 1) / k
+        total *= math.sin(angle)
+        return (angle + total) * 2 / math.pi if freedom % 2 else total
+
+    low, high = 0.0, 20.0  # 12.7 at one degree
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if within(middle) < LEVEL else (low, middle)
+    return high
+
+
+def around(value: float, error: float | None, method: str, repeats: int, seed: int | None) -> Interval:
+    """The interval of Student's law, the error being of so many independent repeats."""
+    ends = None
+    if error is not None:
+        reach = student(repeats - 1) * error
+        ends = value - reach, value + reach
+    return Interval(float(value), error, method, repeats, seed, ends)
+
+
+def positive(value: float, drawn: list[float], method: str, seed: int) -> Interval:
+    """Of a number that is never below 0: the error is the spread of replicates around their own mean, and the interval
+    is the normal one of its logarithm, value * exp(-+1.96 error / value), which ends above 0.
+
+    Not the percentiles of the replicates: a bootstrap's distances are biased upwards by more than their spread, and
+    their percentiles then do not hold the value at all.
+    """
+    error = _spread(drawn)
+    if error is None or not value > 0:
+        ends = None if error is None else (0.0, NORMAL * error)
+        return Interval(float(value), error, method, len(drawn), seed, ends)
+    reach = math.exp(min(NORMAL * error / value, 700.0))
+    return Interval(float(value), error, f'{method}, log-normal', len(drawn), seed, (value / reach, value * reach))
 
 
 def blocks(values: list[float], method: str, seed: int) -> Interval:
     """The mean over disjoint blocks, and its standard error."""
-    error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
-    return Interval(float(np.mean(values)), error, method, len(values), seed)
+    spread = _spread(values)
+    error = None if spread is None else spread / math.sqrt(len(values))
+    return around(float(np.mean(values)), error, method, len(values), seed)
 
 
 def examples(values: np.ndarray, method: str) -> Interval:
     """The mean over independent examples, [N], and its standard error."""
-    error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
-    return Interval(float(np.mean(values)), error, method, len(values))
+    return blocks(values, method, None)
+
+
+def share(hits: np.ndarray, method: str) -> Interval:
+    """The share of independent examples that are true, [N] bool, in [0, 1], with Wilson's interval (1927), which stays
+    in there and does not shrink to nothing where all or none are true."""
+    count, found = len(hits), examples(np.asarray(hits, float), method)
+    squared = NORMAL**2 / count
+    middle = (found.value + squared / 2) / (1 + squared)
+    reach = math.sqrt(squared * found.value * (1 - found.value) + squared**2 / 4) / (1 + squared)
+    ends = max(middle - reach, 0.0), min(middle + reach, 1.0)
+    return dataclasses.replace(found, method=f'{method}, Wilson', ends=ends)
+
+
+def _spread(values):
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None

@@ -24,8 +24,8 @@ def measures(samples: np.ndarray, reference: np.ndarray) -> dict[str, interval.I
     neighbourhoods that a sample lies in, over k (k = 5, may exceed 1); coverage: share of the reference whose
     neighbourhood holds a sample (k = 5).
 
-    Each error is that of a mean over the examples counted, the neighbourhoods taken as known. Raises ValueError for
-    too few examples or features that are not finite.
+    Each error is that of a share of the examples counted, or of a mean, the neighbourhoods taken as known. Raises
+    ValueError for too few examples or features that are not finite.
     """
     least = min(len(samples), len(reference))
     if least <= DENSITY_NEIGHBOURS:
@@ -41,8 +41,8 @@ def measures(samples: np.ndarray, reference: np.ndarray) -> dict[str, interval.I
     around = radii(samples, PRECISION_NEIGHBOURS)
     reached = np.concatenate([(rows <= around).any(1) for rows in _rows(reference, samples)])
     return {
-        'precision': interval.examples(np.concatenate(inside), 'mean over the samples'),
-        'recall': interval.examples(reached, 'mean over the reference'),
+        'precision': interval.share(np.concatenate(inside), 'mean over the samples'),
+        'recall': interval.share(reached, 'mean over the reference'),
         'density': interval.examples(np.concatenate(counted), 'mean over the samples'),
-        'coverage': interval.examples(covered, 'mean over the reference'),
+        'coverage': interval.share(covered, 'mean over the reference'),
     }

@@ -18,7 +18,8 @@ def read(path) -> tuple[dict[str, np.ndarray], dict[str, str], str]:
     """The tensors by name, what the file says of itself, and its SHA-256. Raises ValueError, one line, OSError."""
     data = Path(path).read_bytes()
     try:
-        if data[:2] == b'PK' or data[:1] == b'\x80':
+        # The length before a .safetensors header, which begins with a brace, may be any bytes.
+        if data[8:9] != b'{' and (data[:2] == b'PK' or data[:1] == b'\x80'):
             tensors, told = torchfile.read(data), {}
         else:
             tensors, told = _safetensors(data)

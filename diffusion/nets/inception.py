@@ -9,6 +9,8 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from diffusion.nets import published, resizing
+
 SIZE = 299  # pixels of a side
 FEATURES, CLASSES = 2048, 1008
 
@@ -148,9 +150,10 @@ class BlockE(nnx.Module):
 
 class Inception(nnx.Module):
     """Images [B, H, W, 3] in [0, 255] -> features [B, 2048] and logits [B, 1008] without their bias, which is what the
-    Inception Score is of. Of any size: they are resized as TensorFlow 1 did."""
+    Inception Score is of. Of any size: resize, of `resizing`, brings them to 299."""
 
-    def __init__(self, *, rngs):
+    def __init__(self, *, rngs, resize=resizing.tensorflow):
+        self.resize = resize
         self.Conv2d_1a_3x3 = Unit(3, 32, 3, stride=2, rngs=rngs)
         self.Conv2d_2a_3x3 = Unit(32, 32, 3, rngs=rngs)
         self.Conv2d_2b_3x3 = Unit(32, 64, 3, padding=1, rngs=rngs)
@@ -170,7 +173,7 @@ class Inception(nnx.Module):
         self.fc = nnx.Linear(FEATURES, CLASSES, rngs=rngs)
 
     def __call__(self, images):
-        x = (resized(images.astype(jnp.float32), SIZE) - 128) / 128
+        x = (self.resize(images, SIZE) - 128) / 128
         x = shrunk(chain(self, x, 'Conv2d_1a_3x3', 'Conv2d_2a_3x3', 'Conv2d_2b_3x3'))
         x = shrunk(chain(self, x, 'Conv2d_3b_1x1', 'Conv2d_4a_3x3'))
         x = chain(self, x, *(f'Mixed_{name}' for name in ('5b', '5c', '5d', '6a', '6b', '6c', '6d', '6e')))
@@ -179,42 +182,10 @@ class Inception(nnx.Module):
         return features, features @ self.fc.kernel[...]
 
 
-def resized(x: jax.Array, size: int) -> jax.Array:
-    """Bilinear as TensorFlow 1 resized, [B, H, W, C] -> [B, size, size, C]: pixel i of the result lies at i H / size,
-    the corners are not aligned, and nothing is smoothed where it shrinks."""
-    for axis in (2, 1):
-        place = np.arange(size, dtype=np.float32) * np.float32(x.shape[axis] / size)
-        low = place.astype(np.int32)
-        high = np.minimum(low + 1, x.shape[axis] - 1)
-        share = (place - low).reshape(-1, *(1,) * (3 - axis))
-        below, above = jnp.take(x, low, axis), jnp.take(x, high, axis)
-        x = below + (above - below) * share
-    return x
-
-
 def parameters(tensors: dict[str, np.ndarray]) -> dict:
-    """The parameters of `Inception` from the tensors of PyTorch weights by name. Raises ValueError for what is missing,
-    too much, or of another shape."""
-    unused = {name for name in tensors if not name.endswith('.num_batches_tracked')}
-
-    def take(path, leaf):
-        *module, last = (key.key for key in path)
-        name = '.'.join([*module, 'weight' if last == 'kernel' else last])
-        if name not in tensors:
-            raise ValueError(f'no weights of the Inception network of FID: {name} is missing')
-        unused.discard(name)
-        value = np.asarray(tensors[name], np.float32)
-        if last == 'kernel':
-            value = value.T if value.ndim == 2 else np.moveaxis(value, (0, 1), (-1, -2))
-        if value.shape != leaf.shape:
-            raise ValueError(f'no weights of the Inception network of FID: {name} has shape {tensors[name].shape}')
-        return value
-
-    found = jax.tree_util.tree_map_with_path(take, _shapes())
-    # Torchvision's network has a second output besides, and other numbers of classes.
-    if unused:
-        raise ValueError(f'no weights of the Inception network of FID: it has no {sorted(unused)[0]}')
-    return found
+    """The parameters of `Inception` from the tensors of PyTorch weights by name. Raises ValueError for others, as those
+    of torchvision's network, which has a second output and other numbers of classes."""
+    return published.parameters(_shapes(), tensors, 'the Inception network of FID', ('.num_batches_tracked',))
 
 
 @functools.cache

@@ -7,7 +7,9 @@ import numpy as np
 from diffusion import build, usage
 from diffusion.data import pipeline
 from diffusion.programs import (
+    comparing,
     drawing,
+    fetching,
     generated,
     loglikelihood,
     networks,
@@ -26,20 +28,21 @@ METRICS = {'bpd': loglikelihood.bpd, 'nll': loglikelihood.nll}
 # Of the config: where to compute, and where the data lie.
 FREE = ('data.split', 'data.data_dir', 'runtime')
 NUM = 256
+PARTS = {'stats': stats, 'fetch': fetching, 'compare': comparing}
 SHORT = {'sampler': 'sampler.name', 'steps': 'sample.steps', 'guidance': 'guidance.scale'}
 
 
 def main(argv: list[str]) -> int:
     """Prints each metric and writes eval/METRIC_step_N.json into the workdir. Exit status 0, or 2."""
-    if argv[:1] == ['stats']:
-        return stats.main(argv[1:])
+    if argv and argv[0] in PARTS:
+        return PARTS[argv[0]].main(argv[1:])
     args, overrides = _parser().parse(argv)
     with usage.checked():
         names = _metrics(args.metrics)
         likelihoods = [name for name in names if name in METRICS]
         seen = [name for name in names if name not in METRICS]
         if likelihoods:
-            _check_flags(args, likelihoods)
+            _check_flags(args, likelihoods, seen)
         stored, facts = opening.read(args.workdir)
         # All that can be refused is refused before anything is computed.
         begun = [_likelihoods(args, overrides, stored, facts, likelihoods)] if likelihoods else []
@@ -157,7 +160,8 @@ def _parser():
         group.add_argument(f'--{name}', metavar='VALUE', help=f'short for --config.{key}')
     parser.epilog = (
         f'Also --config.SECTION.KEY=VALUE for {", ".join(FREE)}; of samples for {", ".join(build.SAMPLING)}. '
-        '`diffusion evaluate stats SOURCE -o ref.npz` makes a reference.'
+        '`diffusion evaluate stats SOURCE -o ref.npz` makes a reference, `diffusion evaluate fetch NETWORK` brings its '
+        'weights, `diffusion evaluate compare A.json B.json` says whether two results may be compared.'
     )
     return parser
 
@@ -191,8 +195,10 @@ def _drawn(config, args, overrides):
     return config
 
 
-def _check_flags(args, names):
-    given = [name for name in (*SHORT, 'reference') if getattr(args, name) is not None]
+def _check_flags(args, names, seen):
+    """names: of the likelihoods asked for; seen: of the metrics of samples beside them."""
+    flags = (*SHORT, 'reference', *(() if seen else networks.FLAGS))
+    given = [name.replace('_', '-') for name in flags if getattr(args, name) is not None]
     if given:
         raise ValueError(f'no flag --{given[0]} with {", ".join(names)}: these measure the model itself, not samples')
 

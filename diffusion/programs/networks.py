@@ -1,6 +1,7 @@
-"""The networks that metrics see pictures with: Inception with the weights that FID means, or a small classifier that is
-trained on the set itself."""
+"""The networks that metrics see pictures with: Inception with the weights that FID means, DINOv2, or a small classifier
+that is trained on the set itself."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterable
@@ -8,19 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from diffusion.data import sources
 from diffusion.evaluation import protocol, tensorfile
-from diffusion.nets import classifier, functional, inception
-from diffusion.programs import calls, classifying
+from diffusion.nets import classifier, dinov2, functional, inception, resizing
+from diffusion.programs import calls, classifying, fetching
 from diffusion.runtime import mesh as meshes
 from diffusion.runtime import writer
 
-KINDS = ('classifier', 'inception')
-PUBLISHED = '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2'
-FILE = 'pt_inception-2015-12-05-6726825d.pth'
-URL = f'https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}'
+KINDS = ('classifier', 'inception', 'dinov2', *(name for name in fetching.FILES if name.startswith('dinov2-')))
+# What Inception is shown: pictures as TensorFlow 1 resized them, which FID means, or as clean-FID does.
+RESIZES = {
+    'tf1': (resizing.tensorflow, 'bilinear to 299 as TensorFlow 1 (no antialias, corners not aligned)'),
+    'clean': (resizing.smooth, 'bicubic to 299 with antialias as clean-FID'),
+}
+FLAGS = ('features', 'features_sha256', 'resize')
 CACHE = '.features'  # beside the workdir: runs on one set share its classifier
 
 
@@ -48,23 +53,29 @@ class Extractor:
 def add_flags(parser) -> None:
     parser.add_argument(
         '--features',
-        default='classifier',
         metavar='NETWORK',
-        help='inception, classifier, or either with :FILE, of its weights (default: classifier)',
+        help='inception, dinov2, classifier, or one with :FILE, of its weights (default: classifier)',
     )
-    parser.add_argument('--features-sha256', metavar='HEX', help='of a FILE of Inception weights that is another')
+    parser.add_argument('--features-sha256', metavar='HEX', help='of a FILE of weights that is not a published one')
+    parser.add_argument(
+        '--resize', choices=RESIZES, help='of inception: as TensorFlow 1, or as clean-FID (default: tf1)'
+    )
 
 
 def open(args, channels: int, own: Callable[[], sources.Source], folder: str) -> Extractor:
     """The network that the flags name, for pictures of so many channels. own: the set that a classifier is trained on
     where none is there; folder: where it then lies. Raises ValueError."""
-    kind, _, path = args.features.partition(':')
+    kind, _, path = (args.features or 'classifier').partition(':')
     if kind not in KINDS:
         raise ValueError(f'--features={args.features}: one of {", ".join(KINDS)}, or one with :FILE')
+    if args.resize and kind != 'inception':
+        raise ValueError(f'--resize={args.resize} is of --features=inception: leave it out')
     if kind == 'inception':
-        return _inception(path, args.features_sha256, channels)
+        return _inception(*_published(kind, path, args.features_sha256, channels), args.resize or 'tf1', channels)
+    if kind != 'classifier':
+        return _dinov2(*_published(kind, path, args.features_sha256, channels), channels)
     if args.features_sha256:
-        raise ValueError('--features-sha256 is of Inception weights: leave it out, or add --features=inception:FILE')
+        raise ValueError('--features-sha256 is of published weights: leave it out, or add --features=inception:FILE')
     return _classifier(path or _trained(own(), folder), channels)
 
 
@@ -72,40 +83,85 @@ def cache(workdir: str) -> str:
     return os.path.join(workdir, os.pardir, CACHE)
 
 
-def _inception(path, wanted, channels):
-    place = Path(path) if path else Path.home() / '.cache' / 'diffusion' / FILE
+def _published(kind, path, wanted, channels):
+    """Where weights lie, their tensors and hash. wanted: what the hash begins with, None for a published file's."""
+    name = 'dinov2-l' if kind == 'dinov2' else kind
+    place = Path(path) if path else fetching.FILES[name].path
     if not place.is_file():
+        of = fetching.FILES[name]
         raise ValueError(
-            f'there are no Inception weights at {place}: fetch {URL} (sha256 {PUBLISHED}) to there or name its place, '
-            '--features=inception:FILE; --features=classifier needs no download'
+            f'there are no {name} weights at {place}: diffusion evaluate fetch {name} brings them; or fetch {of.url} '
+            f'(sha256 {of.sha256}) to there, or name their place, --features={kind}:FILE; --features=classifier needs '
+            'no download'
         )
     if channels not in (1, 3):
-        raise ValueError(f'the Inception network sees RGB or grey pictures, these have {channels} channels')
+        raise ValueError(f'{kind} sees RGB or grey pictures, these have {channels} channels')
     tensors, _, found = tensorfile.read(place)
-    wanted = (wanted or PUBLISHED).lower()
-    if len(wanted) < 8 or not found.startswith(wanted):
+    known = [one.sha256 for other, one in fetching.FILES.items() if other.startswith(kind)]
+    if wanted and len(wanted) < 8:
+        raise ValueError(f'--features-sha256={wanted}: at least 8 digits')
+    if not found.startswith(wanted.lower() if wanted else tuple(known)):
         raise ValueError(
-            f'{place} has sha256 {found}, not {wanted}: it is damaged or other weights; where they are the ones you '
-            f'want, say --features-sha256={found}'
+            f'{place} has sha256 {found}, not {wanted or " or ".join(known)}: it is damaged or other weights; where '
+            f'they are the ones you want, say --features-sha256={found}'
         )
-    network = functional.functional(lambda rngs: inception.Inception(rngs=rngs))
+    return place, tensors, found
+
+
+def _coloured(images, channels):
+    return images if channels == 3 else images.repeat(3, -1)
+
+
+def _inception(place, tensors, found, resize, channels):
+    function, said = RESIZES[resize]
+    network = functional.functional(lambda rngs: inception.Inception(rngs=rngs, resize=function))
     told = {
         'network': 'inception-2015-12-05',
         'sha256': found,
         'features': inception.FEATURES,
-        'resize': 'bilinear to 299 as TensorFlow 1 (no antialias, corners not aligned)',
+        'resize': said,
         'range': '(x - 128) / 128 of 8 bits',
+        'dtype': 'float32',
+    }
+    with _of(place):
+        params = inception.parameters(tensors)
+    # FID without any qualifier is of the published weights seen as TensorFlow 1 did.
+    published = found == fetching.FILES['inception'].sha256
+    label = '-'.join(([] if published else [f'inception-{found[:8]}']) + ([] if resize == 'tf1' else [resize]))
+    return Extractor(label, told, params, lambda params, images: network.apply(params, _coloured(images, channels)))
+
+
+def _dinov2(place, tensors, found, channels):
+    with _of(place):
+        tensors = dinov2.named(tensors)
+        sizes = dinov2.shape(tensors)
+        params = dinov2.parameters(tensors, **sizes)
+    network = functional.functional(lambda rngs: dinov2.DINOv2(**sizes, rngs=rngs))
+    told = {
+        'network': 'dinov2',
+        'sha256': found,
+        **sizes,
+        'features': sizes['width'],
+        'resize': f'bicubic to {dinov2.SIZE} with antialias, as Pillow on floats',
+        'range': "ImageNet's mean and deviation",
         'dtype': 'float32',
     }
 
     def apply(params, images):
-        return network.apply(params, images if channels == 3 else images.repeat(3, -1))
+        # It tells no classes apart: there are no logits.
+        return network.apply(params, dinov2.seen(_coloured(images, channels))), jnp.zeros((len(images), 0))
 
+    name = next((name for name, one in fetching.FILES.items() if one.sha256 == found), f'dinov2-{found[:8]}')
+    return Extractor(name, told, params, apply)
+
+
+@contextlib.contextmanager
+def _of(place):
+    """Around the reading of weights: what is wrong with them is wrong with this file."""
     try:
-        params = inception.parameters(tensors)
+        yield
     except ValueError as error:
         raise ValueError(f'{place}: {error}') from error
-    return Extractor('' if found == PUBLISHED else f'inception-{found[:8]}', told, params, apply)
 
 
 def _trained(data, folder) -> Path:

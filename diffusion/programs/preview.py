@@ -67,8 +67,8 @@ def caption_match(run: build.Experiment, artist: drawing.Artist, weights, data: 
     captions = list(dict.fromkeys(references))[:num]
     cond = drawing.conditions(run, len(captions), prompts=captions)
     images = np.concatenate([drawn.x for drawn in artist.draw(weights, np.arange(len(captions)), cond)])
-    everything = data.gather(np.arange(len(data)))['image']
+    found = retrieval.nearest(images, data.parts(retrieval.CALL))
     return {
-        'caption_match': retrieval.caption_match(images, captions, everything, references),
+        'caption_match': retrieval.caption_match(found.index, captions, references).value,
         'caption_match_n': len(captions),
     }

@@ -127,3 +127,12 @@ def test_safetensors_come_back_as_they_were(tmp_path):
         with pytest.raises(ValueError, match='x.safetensors'):
             tensorfile.read(path)
     assert len(mark) == 64
+
+
+@pytest.mark.parametrize('size', [0x80, 0x280, int.from_bytes(b'PK', 'little')])
+def test_safetensors_whose_length_looks_like_pytorchs_are_read(tmp_path, size):
+    path = tmp_path / 'x.safetensors'
+    header = '{"a": {"dtype": "F32", "shape": [12], "data_offsets": [0, 48]}}'.ljust(size).encode()
+    path.write_bytes(len(header).to_bytes(8, 'little') + header + VALUES.tobytes())
+    assert path.read_bytes()[:1] == b'\x80' or path.read_bytes()[:2] == b'PK'
+    np.testing.assert_array_equal(tensorfile.read(path)[0]['a'], VALUES)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import linalg, spatial, special
+from scipy import linalg, spatial, special, stats
 
 from diffusion.evaluation import frechet, interval, kernels, moments, neighbours, protocol, scores
 
@@ -71,7 +71,7 @@ def test_frechet_distance_of_commuting_gaussians_and_of_a_law_to_itself():
     found = frechet.distance(np.zeros(4), turn * a @ turn.T, np.full(4, 0.5), turn * b @ turn.T)
     assert found == pytest.approx(1 + ((np.sqrt(a) - np.sqrt(b)) ** 2).sum(), abs=1e-9)
     mean, covariance = law(200, 50)
-    assert abs(frechet.distance(mean, covariance, mean, covariance)) < 1e-6 * np.trace(covariance)
+    assert 0 <= frechet.distance(mean, covariance, mean, covariance) < 1e-6 * np.trace(covariance)
     nothing = np.zeros((3, 3))
     assert frechet.distance(np.zeros(3), nothing, np.array([3.0, 4, 0]), nothing) == pytest.approx(25)
 
@@ -194,13 +194,40 @@ def test_features_that_are_not_finite_are_refused(measure):
         measure(x)
 
 
-def test_an_interval_covers_the_truth_as_often_as_it_says():
+@pytest.mark.parametrize('count', [3, 10, 300])
+def test_an_interval_covers_the_truth_as_often_as_it_says(count):
     rng = np.random.default_rng(1)
     hits = 0
-    for _ in range(400):
-        low, high = interval.examples(rng.standard_normal(50), '').to_json()['interval']
+    for _ in range(600):
+        low, high = interval.blocks(rng.standard_normal(count), '', 0).to_json()['interval']
         hits += low < 0 < high
-    assert 0.9 < hits / 400 < 0.98
+    assert 0.925 < hits / 600 < 0.975
+
+
+def test_students_law_and_wilsons_interval_are_scipys():
+    for freedom in (1, 2, 3, 9, 50, 200, 201):
+        near = 0.01 if freedom > 200 else 1e-6
+        assert interval.student(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=near)
+    for true, count in ((0, 20), (20, 20), (7, 31), (500, 2000)):
+        expected = stats.binomtest(true, count).proportion_ci(method='wilson')
+        found = interval.share(np.arange(count) < true, '')
+        assert found.ends == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_the_interval_of_fid_holds_it_and_ends_above_zero():
+    """Of what FID-n is in the mean over fresh samples; few of the reference's own law are mostly bias and error."""
+    rng = np.random.default_rng(6)
+    for features, count, shift in ((4, 60, 0.0), (16, 200, 0.2)):
+        reference = moments.Moments(1e9, np.zeros(features), np.eye(features) * (1e9 - 1))
+        draw = lambda: rng.standard_normal((count, features)) + shift  # noqa: B023, E731
+        mean = np.mean([frechet.fid(draw(), reference, 0).value for _ in range(300)])
+        found = [frechet.fid(draw(), reference, 20).ends for _ in range(60)]
+        assert min(low for low, _ in found) > 0
+        assert np.mean([low < mean < high for low, high in found]) > 0.9
+    same = rng.standard_normal((50, 3))
+    low, high = interval.positive(0.0, [0.1, 0.3], '', 0).ends
+    assert low == 0 and high == pytest.approx(1.96 * np.std([0.1, 0.3], ddof=1), rel=1e-3)
+    assert 0 <= frechet.fid(same, moments.of(same)).value < 1e-9
 
 
 def test_protocols_differ_by_field_and_not_by_order():

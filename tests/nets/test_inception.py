@@ -1,19 +1,17 @@
 """The Inception network of FID against its definition, and against torch-fidelity where that is installed."""
 
-import sys
-from unittest import mock
-
 import jax
 import numpy as np
 import pytest
 
-from diffusion.nets import functional, inception
+from diffusion.nets import functional, inception, resizing
+from tests import parity
 
 
 def test_resize_is_tensorflow_1s():
     """Pixel (i, j) of the result is the bilinear value at (i h / n, j w / n), held at the border."""
     x = np.random.default_rng(0).uniform(0, 255, (1, 5, 13, 2)).astype(np.float32)
-    found = np.asarray(inception.resized(x, 9))
+    found = np.asarray(resizing.tensorflow(x, 9))
     for i in range(9):
         for j in range(9):
             row, column = i * 5 / 9, j * 13 / 9
@@ -33,27 +31,8 @@ def test_means_leave_out_what_lies_beyond_the_border():
             np.testing.assert_allclose(found[0, i, j, 0], around.mean(), rtol=1e-5, atol=1e-6)
 
 
-def published():
-    """Tensors with the names and shapes of PyTorch's, drawn so that no layer dies out."""
-    network = functional.functional(lambda rngs: inception.Inception(rngs=rngs))
-    shapes = jax.eval_shape(network.init, jax.eval_shape(lambda: jax.random.key(0)))
-    rng, tensors = np.random.default_rng(3), {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
-        *module, last = (key.key for key in path)
-        shape = leaf.shape
-        if last == 'kernel':
-            shape = (shape[-1], shape[-2], *shape[:-2])
-            value = rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
-        elif last == 'running_var':
-            value = rng.uniform(0.5, 1.5, shape)
-        else:
-            value = 0.1 * rng.standard_normal(shape) + (last == 'weight')
-        tensors['.'.join([*module, 'weight' if last == 'kernel' else last])] = value.astype(np.float32)
-    return tensors
-
-
 def test_weights_of_another_network_are_refused():
-    tensors = published()
+    tensors = parity.published()
     # As many as torchvision's network without its second output (23,834,568), but for the number of classes.
     learned = [v.size for k, v in tensors.items() if 'running' not in k]
     assert sum(learned) == 23_834_568 + 8 * (2048 + 1)
@@ -73,18 +52,10 @@ def test_weights_of_another_network_are_refused():
 
 def test_features_are_torch_fidelitys(tmp_path, monkeypatch):
     """The same random weights in the independent package: features and logits within 1e-4."""
-    torch = pytest.importorskip('torch', reason='parity needs torch and torch-fidelity, which nothing else does')
-    for name in ('torchvision', 'torchvision.datasets', 'torchvision.transforms', 'torchvision.transforms.functional'):
-        monkeypatch.setitem(sys.modules, name, mock.MagicMock())  # for other networks than this one
-    package = 'torch_fidelity.feature_extractor_inceptionv3'
-    theirs = pytest.importorskip(package, reason='parity needs torch-fidelity: pip install torch-fidelity')
-    tensors = published()
-    state = {name: torch.from_numpy(value) for name, value in tensors.items()}
-    torch.save(state, tmp_path / 'random.pth')
-    network = theirs.FeatureExtractorInceptionV3('x', ['2048', 'logits_unbiased'], str(tmp_path / 'random.pth'))
+    tensors = parity.published()
+    network = parity.theirs(tensors, tmp_path, monkeypatch)
     images = np.random.default_rng(0).integers(0, 256, (3, 40, 31, 3), dtype=np.uint8)
-    with torch.no_grad():
-        expected = [one.numpy() for one in network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))]
+    expected = network(images)
     ours = functional.functional(lambda rngs: inception.Inception(rngs=rngs))
     found = jax.jit(ours.apply)(inception.parameters(tensors), images)
     for one, other in zip(found, expected):

@@ -9,7 +9,7 @@ from scipy import linalg
 
 from diffusion.data import sources
 from diffusion.evaluation import tensorfile
-from diffusion.programs import classifying, generated, networks, references
+from diffusion.programs import classifying, fetching, generated, networks, references
 
 # Enough to compile and to be whole, no more.
 SHORT = classifying.Recipe(steps=12, batch=32)
@@ -39,7 +39,7 @@ def test_samples_are_measured_with_their_protocol(call, trained, data_dir, tmp_p
     assert fid['name'] == 'FID-40[classifier]' and 'biased' in fid['note'] and 'FID-40[classifier]' in done.stdout
     assert all('[classifier]' in one['name'] for one in found.values())
     low, high = fid['interval']
-    assert low < fid['value'] < high and fid['error']['method'] == 'bootstrap of the samples'
+    assert low < fid['value'] < high and fid['error']['method'] == 'bootstrap of the samples, log-normal'
     asked = fid['protocol']
     assert asked['count'] == 40 and asked['seeds'] == '0-39' and asked['weights'] == 'ema'
     assert asked['nfe'] == 5 and asked['steps'] == 3 and asked['sampler']['name'] == 'heun'
@@ -127,11 +127,16 @@ def _check_refused_references(call, trained, reference, stored, folder):
         (['--metrics=fid', '--features=inception:README.md'], 'neither a .safetensors'),
         (['--metrics=fid', '--features=classifier:nowhere'], 'there is no classifier'),
         (['--metrics=fid', '--features=classifier:README.md'], 'neither a .safetensors'),
-        (['--metrics=fid', '--features-sha256=00'], 'is of Inception weights'),
+        (['--metrics=fid', '--features-sha256=00'], 'is of published weights'),
         (['--metrics=fid', '--steps=0'], 'at least 1'),
         (['--metrics=fid', '--sampler=hunn'], 'heun'),
         (['--metrics=fid', '--config.process.sigma_max=9'], 'fixed by the training'),
         (['--metrics=bpd', '--guidance=2'], 'no flag --guidance with bpd'),
+        (['--metrics=bpd', '--features=inception'], 'no flag --features with bpd'),
+        (['--metrics=bpd', '--features-sha256=00'], 'no flag --features-sha256 with bpd'),
+        (['--metrics=fid', '--resize=clean'], 'is of --features=inception'),
+        (['--metrics=fid', '--features=dinov2'], 'diffusion evaluate fetch dinov2-l'),
+        (['--metrics=fid', '--features=dinov2-s'], 'sha256 b938bf1b'),
         (['stats'], 'SOURCE'),
     ],
     ids=lambda value: ' '.join(value) if isinstance(value, list) else None,
@@ -150,13 +155,13 @@ def test_weights_with_another_hash_are_refused_before_they_are_used(tmp_path):
     path = tmp_path / 'x.safetensors'
     path.write_bytes(tensorfile.packed({'fc.weight': np.zeros((2, 2), np.float32)}, {}))
     mark = tensorfile.read(path)[2]
-    args = dataclasses.make_dataclass('Args', ['features', 'features_sha256'])
-    with pytest.raises(ValueError, match=f'sha256 {mark}, not {networks.PUBLISHED}'):
-        networks.open(args(f'inception:{path}', None), 3, None, '')
+    args = dataclasses.make_dataclass('Args', ['features', 'features_sha256', 'resize'])
+    with pytest.raises(ValueError, match=f'sha256 {mark}, not {fetching.FILES["inception"].sha256}'):
+        networks.open(args(f'inception:{path}', None, None), 3, None, '')
     with pytest.raises(ValueError, match='is missing'):
-        networks.open(args(f'inception:{path}', mark[:10]), 3, None, '')
+        networks.open(args(f'inception:{path}', mark[:10], None), 3, None, '')
     with pytest.raises(ValueError, match='have 4 channels'):
-        networks.open(args(f'inception:{path}', mark[:10]), 4, None, '')
+        networks.open(args(f'inception:{path}', mark[:10], None), 4, None, '')
 
 
 def test_samples_that_are_not_finite_are_an_error(call, trained, data_dir, monkeypatch):

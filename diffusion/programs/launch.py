@@ -1,0 +1,5 @@
+"""`diffusion launch`: run a command on rented machines, a cluster or here."""
+
+from launch import cli
+
+main = cli.main
