@@ -40,7 +40,7 @@ def add_flags(parser) -> None:
     parser.add_argument('--truth', metavar='FILE', help='of a run on numbers: an .npy that the interval should cover')
 
 
-def open(args, facts: build.Facts, seeds: list[int]) -> Store:
+def open(args, facts: build.Facts, seeds: list[int], shape: tuple[int, ...]) -> Store:
     """Raises ValueError where results are there already, and for flags that mean nothing here."""
     numbers = facts.dtype != 'uint8'
     interval, path = (getattr(args, name, None) for name in FIELD)
@@ -50,6 +50,8 @@ def open(args, facts: build.Facts, seeds: list[int]) -> Store:
     if not 0 < interval < 1:
         raise ValueError(f'--interval={interval:g}: a probability, in (0, 1)')
     truth = inputs.read(path, facts).values if path else None
+    if truth is not None and truth.shape != shape:
+        raise ValueError(f'--truth={path} has shape {truth.shape}, the results have {shape}')
     folder = Path(args.out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f'--out={args.out} is a file')
@@ -153,8 +155,6 @@ def _ensemble(store, change, members) -> dict:
     if found.low is None:
         print(f'too few results for an interval of {store.interval:g}: take {ensemble.least(store.interval)} or more')
     if store.truth is not None:
-        if store.truth.shape != members.shape[1:]:
-            raise usage.UsageError(f'--truth has shape {store.truth.shape}, the results {members.shape[1:]}')
         hidden = change > 0
         told['rmse'] = float(np.sqrt(np.mean((found.mean - store.truth)[hidden] ** 2)))
         print(f'the mean is off the truth by {told["rmse"]:.3g} RMS where it was missing')

@@ -46,7 +46,7 @@ def run(action: str, argv: list[str]) -> int:
         prompts = [args.prompt] if args.prompt is not None else []
         opening.check_conditioned(model, prompts, labels)
         leaning = steering.read(args, model)
-        store = restored.open(args, facts, seeds)
+        store = restored.open(args, facts, seeds, wanted.before.shape)
         grid = opening.devices(args.workdir, config, min(config['sample']['batch'], len(seeds)))
         cond = drawing.conditions(model, len(seeds), prompts, labels)
         artist = drawing.artist(model, config, grid, len(seeds), leaning, wanted.task)
