@@ -136,6 +136,8 @@ def poll(job: memory.Job) -> list[sight.Worker]:
     state = _get(job, 'jobset', job.spec.name, '--ignore-not-found')
     if not isinstance(found, dict) or not isinstance(state, dict):
         return [sight.Worker(0, 'silent', None, str(found))]
+    if not state:
+        return [sight.Worker(0, 'gone')]
     over = _true(state) & {'Completed', 'Failed'}
     workers = [_worker(job, pod) for pod in sorted(found.get('items') or (), key=_name)]
     if 'Completed' in over:
@@ -187,7 +189,8 @@ def _log(job, pod, host):
 
 
 def stop(job: memory.Job) -> None:
-    """Nothing by itself: deleting the JobSet sends SIGTERM and waits for terminationGracePeriodSeconds."""
+    """Pods are told to save by being deleted; kubectl returns when they are gone."""
+    remove(job)
 
 
 def billed(run: shell.Run, project: str) -> list[sight.Billed] | str:

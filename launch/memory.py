@@ -25,9 +25,9 @@ def root() -> Path:
 class State:
     """owner: marks what this job has made, so that nothing else of the same name is touched. asked: a request was, or
     may have been, made in `zone`. launched: the attempt has begun; started: its program was started on all hosts.
-    failures, broken: in a row, of the program and of setting up. removing: until nothing is there any more. outcome:
-    [exit status, why], when it is to end. billed: s of machines until `tick`, a time since the epoch; billing: whether
-    a machine was there then."""
+    failures, broken: in a row, of the program and of setting up. stopping: since when it is to save. removing: until
+    nothing is there any more. outcome: [exit status, why], when it is to end. billed: s of machines until `tick`, a
+    time since the epoch; billing: whether a machine was there then."""
 
     owner: str = ''
     zone: str = ''
@@ -40,6 +40,7 @@ class State:
     launched_at: float = 0.0
     started: bool = False
     hosts: int = 0
+    stopping: float = 0.0
     removing: bool = False
     outcome: list | None = None
     told: bool = False
@@ -85,7 +86,7 @@ class Job:
 def owner(folder: Path) -> str:
     """Marks what a job of this user, machine and folder has made; the same again after its memory was lost."""
     text = f'{getpass.getuser()}@{socket.gethostname()}:{folder}'
-    return hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:12]
+    return 'l' + hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:11]  # a letter first: a label
 
 
 def create(spec: jobs.Spec, folder: Path) -> State:

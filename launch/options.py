@@ -140,17 +140,24 @@ def check_secrets(made: jobs.Spec) -> None:
     missing = [name for name in made.secrets if name not in os.environ]
     if missing:
         raise usage.UsageError(f'--secret-env={missing[0]}: no such variable is set here')
-    told = [word for word in made.words for name in made.secrets if os.environ[name] and os.environ[name] in word]
+    values = [os.environ[name] for name in made.secrets if _long(os.environ[name])]
+    told = [word for word in made.words if any(value in word for value in values)]
     if told:
         raise usage.UsageError(
             f'the value of a --secret-env is written in the call ({told[0].split("=")[0]}): it would be stored'
         )
 
 
+def _long(value):
+    """Whether a value is more than a switch, which may well stand in a text by chance."""
+    return len(value) >= 6
+
+
 def scrubbed(text: str, names: tuple[str, ...]) -> str:
     """What programs print, without the secrets that they were given."""
     for name in names:
-        if value := os.environ.get(name):
+        value = os.environ.get(name, '')
+        if _long(value):
             text = text.replace(value, shell.HIDDEN.format(name))
     return text
 

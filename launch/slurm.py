@@ -49,7 +49,7 @@ def look(job: memory.Job) -> sight.Sight:
         return sight.Sight(sight.UNKNOWN, f'squeue says {result.said}')
     rows = [row for row in rows if row[1] not in GONE.split()]
     if rows:
-        number, state, comment = rows[0]
+        number, state, comment = sorted(rows, key=lambda row: row[2] != job.state.owner)[0]
         if comment == job.state.owner:
             job.state.job_id = number
         owner = comment if comment not in ('', '(null)') else 'someone'
@@ -78,7 +78,7 @@ def script(job: memory.Job) -> str:
 
 def request(job: memory.Job) -> None:
     """Everything that Slurm must know is in arguments, which need no quoting; the script comes by standard input."""
-    spec = job.spec
+    spec, job.state.job_id = job.spec, ''
     _unpack(job)
     seconds = int(min(job.remaining(), spec.max_hours * 3600))
     words = (
@@ -104,9 +104,9 @@ def request(job: memory.Job) -> None:
 
 
 def remove(job: memory.Job) -> None:
-    """By number and by name, so that a submission whose answer was lost goes too."""
-    words = ('scancel', f'--user={getpass.getuser()}', f'--name={job.spec.name}')
-    job.run(shell.Command(words, 'removes the job'))
+    """By its number, which a look has found where the answer to the submission was lost."""
+    if job.state.job_id:
+        job.run(shell.Command(('scancel', job.state.job_id), 'removes the job'))
 
 
 def prepare(job: memory.Job) -> None:
@@ -139,8 +139,8 @@ def poll(job: memory.Job) -> list[sight.Worker]:
 
 def stop(job: memory.Job) -> None:
     """The tasks are told to save; the time limit is what ends those that do not."""
-    words = ('scancel', '--signal=TERM', f'--user={getpass.getuser()}', f'--name={job.spec.name}')
-    job.run(shell.Command(words, 'asks the program to save and end'))
+    if job.state.job_id:
+        job.run(shell.Command(('scancel', '--signal=TERM', job.state.job_id), 'asks the program to save and end'))
 
 
 def _tree(job) -> Path:

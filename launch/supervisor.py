@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 
 from diffusion import usage
-from launch import memory, pace, sight, targets
+from launch import hosts, memory, pace, sight, targets
 
 WRONG, FAULT, STOPPED = 2, 70, 75  # exit statuses (docs/pods.md)
 STATUSES = (0, 1, WRONG, 126, 127)  # after which the same again would end the same
@@ -148,9 +148,9 @@ class Supervisor:
         """Stops what runs, removes what is there, and looks whether it is gone; until it is."""
         job, state = self.job, self.job.state
         if not state.removing:
-            if state.launched and state.outcome and state.outcome[0] == STOPPED:
-                self.target.stop(job)
-                self._read()
+            if state.launched and state.outcome and state.outcome[0] == STOPPED and not self._saved():
+                self._sleep(min(self.pace.poll, 5.0))
+                return None
             state.delays = 0
             self._remove()
         found = self._look()
@@ -159,7 +159,7 @@ class Supervisor:
                 self._say(elsewhere)
                 self._sleep(self._delay())
                 return None
-            state.removing, state.asked, state.launched = False, False, False
+            state.removing, state.asked, state.launched, state.stopping = False, False, False, 0.0
             if state.outcome:
                 spec = job.spec
                 cost = f', {state.billed / 3600 * spec.price:.2f} in money' if spec.price else ''
@@ -172,6 +172,16 @@ class Supervisor:
         self._say(f'waits until nothing is there: {found.said}')
         self._sleep(self._delay() if found.kind != sight.LEAVING else self.pace.poll)
         return None
+
+    def _saved(self) -> bool:
+        """Whether the program has ended since it was asked to, once, for a second time would end it unsaved."""
+        state = self.job.state
+        if not state.stopping:
+            state.stopping = self.clock.now()
+            self.job.save()
+            self.target.stop(self.job)
+        running = any(worker.state == 'running' for worker in self._read())
+        return not running or self.clock.now() - state.stopping > hosts.PATIENCE
 
     def _elsewhere(self) -> str:
         """What is left in any other zone, which becomes the one to clear: a request that was given up may come late."""
@@ -245,9 +255,12 @@ class Supervisor:
         """In a queue. With other zones to try it is left after a while."""
         state = self.job.state
         waited = self.clock.now() - state.asked_at
-        if found.said != 'PROVISIONING' and len(self.job.spec.zones) > 1 and waited > self.pace.queue:
-            self._say(f'{waited / 60:.0f} minutes in the queue{_in(state.zone)}: tries the next zone')
-            state.move = True
+        useless = found.said.startswith('ACTIVE')  # granted, and nothing is there
+        elsewhere = found.said != 'PROVISIONING' and len(self.job.spec.zones) > 1
+        if waited > self.pace.queue and (useless or elsewhere):
+            then = 'asks anew' if useless else 'tries the next zone'
+            self._say(f'{found.said} for {waited / 60:.0f} minutes{_in(state.zone)}: {then}')
+            state.move = not useless
             self._lost()
             state.not_before = 0.0
             return

@@ -84,7 +84,7 @@ def look(job: memory.Job) -> sight.Sight:
     if kind != sight.READY:
         return sight.Sight(kind, state, owner)
     if node is None:
-        return sight.Sight(sight.DEAD, 'ACTIVE without machines', owner)
+        return sight.Sight(sight.WAITING, 'ACTIVE, but machines are not listed', owner)  # lists lag behind
     health = f', {node["health"]}' if node.get('health', 'HEALTHY') != 'HEALTHY' else ''
     job.state.hosts = len(node.get('networkEndpoints') or ()) or hardware.tpu(job.spec.accelerator).hosts
     return sight.Sight(

@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from diffusion.data import sources
+from diffusion.runtime import threefry
 
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
@@ -14,6 +15,7 @@ jax.config.update('jax_debug_key_reuse', True)
 CACHE = os.environ.get('DIFFUSION_TEST_CACHE', str(pathlib.Path.home() / '.cache' / 'diffusion-tests'))
 jax.config.update('jax_compilation_cache_dir', CACHE)
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+threefry.quicken()
 # Started here, before a program under test decides how many devices there are.
 assert len(jax.devices()) == 8
 

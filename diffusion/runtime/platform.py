@@ -6,6 +6,8 @@ import shutil
 
 import jax
 
+from diffusion.runtime import threefry
+
 HIDDEN = {
     'gpu': ('/dev/nvidia[0-9]*', "pip install -U 'jax[cuda13]'"),
     'tpu': ('/dev/accel[0-9]*', "pip install -U 'jax[tpu]'"),
@@ -38,6 +40,7 @@ def configure(platform: str = 'auto', devices: int = 0, batch: int = 1, processe
     """
     if platform not in ('auto', 'cpu', 'gpu', 'tpu'):
         raise ValueError(f"runtime.platform={platform!r}: one of 'auto', 'cpu', 'gpu', 'tpu'")
+    threefry.quicken()
     if platform != 'auto':
         jax.config.update('jax_platforms', {'gpu': 'cuda'}.get(platform, platform))
     if not _started():

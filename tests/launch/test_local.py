@@ -57,9 +57,10 @@ def test_two_processes_killed_and_preempted_end_with_the_undisturbed_runs_hash(t
     monkeypatch.setenv('DIFFUSION_LAUNCH_HOME', str(home))
     monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', top.CACHE)
 
-    def launch(name):
+    def launch(name, again=False):
         flags = ('--processes=2', f'--name={name}', f'--workdir={tmp_path / name}')
-        call = (sys.executable, '-m', 'diffusion.cli', 'launch', 'local', *flags, '--', *TRAIN)
+        words = ('resume', name) if again else ('local', *flags, '--', *TRAIN)
+        call = (sys.executable, '-m', 'diffusion.cli', 'launch', *words)
         return subprocess.Popen(call, cwd=conftest.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     undisturbed = launch('undisturbed')
@@ -78,8 +79,9 @@ def test_two_processes_killed_and_preempted_end_with_the_undisturbed_runs_hash(t
     for number, blow in enumerate(blows):
         wait(lambda mark=(number + 1) * STEPS // 6: logged(run) >= mark, supervisor)
         blow()
-        if supervisor.wait(1) if number == 2 else None:
-            supervisor = launch('killed')
+        if number == 2:
+            assert supervisor.wait(60) == -signal.SIGKILL
+            supervisor = launch('killed', again=True)
     assert supervisor.wait(240) == 0, (folder / 'log').read_text()
     assert memory.load(folder).attempt == 4  # the killed supervisor took no program with it
     assert hashes(run) == hashes(tmp_path / 'undisturbed')

@@ -76,7 +76,7 @@ def test_the_limit_of_hours_stops_saves_and_removes(simulated):
     # What is billed beyond the limit is the time of removing, and what the look was late.
     assert 2.0 * 3600 - 60 <= simulation.world['billed'] <= 2.0 * 3600 + 120
     saved = simulation.world['done']['toy']
-    assert saved > 2.0 * 3600 - 400 and saved % worlds.SAVED != 0  # all of it, not only the last checkpoint
+    assert saved > 2.0 * 3600 - 400 and saved % worlds.SAVED != 0
 
 
 def test_the_limit_of_cost_counts_all_attempts_and_a_supervisor_that_was_away(simulated):
@@ -115,6 +115,20 @@ def test_a_queue_that_is_too_long_is_left_for_the_next_zone(simulated, monkeypat
     assert finish(simulation) == 0
     assert simulation.world['wrong'] == [] and left_over(simulation) == {}
     assert any('tries the next zone' in line for line in simulation.said)
+
+
+@pytest.mark.parametrize('lag,requests', [(300.0, 1), (2500.0, 2)])
+def test_machines_that_are_not_listed_yet_are_waited_for_and_not_for_ever(simulated, monkeypatch, lag, requests):
+    simulation, there = simulated('tpu-vm', zones=('us-west4-a',)), worlds.there
+
+    def late(thing, noun, zone):
+        early = simulation.now() < lag and noun == 'tpu-vm'
+        return there(thing, noun, zone) and not early
+
+    monkeypatch.setattr(worlds, 'there', late)
+    assert finish(simulation) == 0
+    assert sum('create' in call for call in simulation.world['calls']) == requests
+    assert simulation.world['wrong'] == [] and left_over(simulation) == {}
 
 
 def test_a_refusal_that_will_not_change_ends_the_job(simulated):
@@ -165,12 +179,13 @@ def test_a_fault_that_comes_back_is_given_up_after_four(simulated):
     assert sum('create' in call for call in simulation.world['calls']) == 1
 
 
-def test_what_is_asked_to_stop_saves_and_leaves_nothing(simulated):
-    simulation = simulated('tpu-vm')
+@pytest.mark.parametrize('target', conftest.KINDS)
+def test_what_is_asked_to_stop_saves_and_leaves_nothing(simulated, target):
+    simulation = simulated(target)
     simulation.plan = [(3000.0, lambda world: setattr(simulation, 'asked', 'SIGINT'))]
     assert finish(simulation) == 75
     assert left_over(simulation) == {}
-    assert simulation.world['done']['toy'] % worlds.SAVED != 0
+    assert simulation.world['done']['toy'] % worlds.SAVED != 0  # all of it, not only the last checkpoint
 
 
 @pytest.mark.parametrize('target', conftest.KINDS)

@@ -57,6 +57,8 @@ class World(dict):
             if thing['work'] >= self['work']:
                 thing['codes'] = [0] * HOSTS
 
+        if self['now'] >= thing.get('saved_at', 1e18):
+            self.save(thing)
         if thing['kind'] == 'slurm' and thing['codes']:
             self._leave(key, thing)
 
@@ -184,6 +186,8 @@ def shown(thing, noun):
 def delete(world, thing):
     if thing is None:
         return 1, '', 'ERROR: NOT_FOUND: Resource was not found'
+    if thing['kind'] == 'jobset':
+        world.save(thing)  # pods have their grace
     if fault(world, 'not deleted'):
         return 1, '', 'ERROR: INTERNAL'
     thing.update(state='DELETING', since=world['now'], started=[])
@@ -295,10 +299,10 @@ def sbatch(world, argv, text):
 
 
 def scancel(world, argv, text):
-    given = flags(argv)
-    thing = world.find('slurm', given['name'])
-    if thing and 'signal' in given:
-        world.save(thing)
-    elif thing:
-        del world['things'][f'slurm//{given["name"]}']
+    for key, thing in list(world['things'].items()):
+        if thing['kind'] == 'slurm' and str(thing['number']) == argv[-1]:
+            if 'signal' in flags(argv):
+                thing['saved_at'] = world['now'] + 60.0  # saving takes a minute; a second signal would end it unsaved
+            else:
+                del world['things'][key]
     return 0, '', ''

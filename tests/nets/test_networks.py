@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +29,13 @@ def network(kind, conditions, **kwargs):
     return functional.functional(lambda rngs: construct(channels=3, rngs=rngs, **{**small, **kwargs}, **conditions))
 
 
+@functools.cache
+def begun(kind, conditions):
+    """A network as it starts."""
+    net = network(kind, CONDITIONS[conditions])
+    return net, jax.jit(net.init)(jax.random.key(0))
+
+
 def inputs(conditions, batch=2, size=8):
     x = jax.random.normal(jax.random.key(1), (batch, size, size, 3))
     null = condition.null(conditions.get('classes', 0), conditions.get('length', 0))
@@ -53,10 +62,8 @@ def test_shapes_and_types(kind, conditions, dtype):
 
 @pytest.mark.parametrize('kind', SMALL)
 def test_starts_as_zero_and_every_parameter_learns(kind):
-    conditions = CONDITIONS['both']
-    net = network(kind, conditions)
-    params = jax.jit(net.init)(jax.random.key(0))
-    x, noise, cond = inputs(conditions)
+    net, params = begun(kind, 'both')
+    x, noise, cond = inputs(CONDITIONS['both'])
     cond = {'label': jnp.asarray([0, 2]), 'tokens': jnp.asarray([[1, 2, 0, 0], [3, 4, 5, 0]])}
     np.testing.assert_array_equal(jax.jit(net.apply)(params, x, noise, cond, None), 0)
     grads = jax.jit(jax.grad(lambda p: jnp.sum(net.apply(p, x, noise, cond, None) ** 2)))(awake(params))
@@ -68,10 +75,9 @@ def test_starts_as_zero_and_every_parameter_learns(kind):
 
 @pytest.mark.parametrize('kind', SMALL)
 def test_conditions_and_noise_reach_the_output(kind):
-    conditions = CONDITIONS['both']
-    net = network(kind, conditions)
-    params = awake(jax.jit(net.init)(jax.random.key(0)))
-    x, noise, cond = inputs(conditions)
+    net, params = begun(kind, 'both')
+    params = awake(params)
+    x, noise, cond = inputs(CONDITIONS['both'])
     call = jax.jit(net.apply)
     base = call(params, x, noise, cond, None)
     others = {
@@ -106,19 +112,17 @@ def test_what_an_augmentation_tells_is_heard_and_nothing_told_is_zero():
 @pytest.mark.parametrize('kind', ['unet', 'dit'])
 def test_padding_is_not_looked_at(kind):
     """Text that is one token longer by a masked position leads to the same picture."""
-    conditions = CONDITIONS['text']
-    net = network(kind, conditions)
-    params = awake(jax.jit(net.init)(jax.random.key(0)))
-    x, noise, _ = inputs(conditions)
+    net, params = begun(kind, 'both')
+    params = awake(params)
+    x, noise, cond = inputs(CONDITIONS['both'])
     short, long = jnp.asarray([[3, 1, 0]] * 2), jnp.asarray([[3, 1, 0, 0]] * 2)
-    a, b = (jax.jit(net.apply)(params, x, noise, {'tokens': tokens}, None) for tokens in (short, long))
+    a, b = (jax.jit(net.apply)(params, x, noise, {**cond, 'tokens': tokens}, None) for tokens in (short, long))
     np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 @pytest.mark.parametrize('kind', ['unet', 'dit'])
 def test_dropout_belongs_to_examples(kind):
-    net = network(kind, {}, dropout=0.5)
-    params = awake(jax.jit(net.init)(jax.random.key(0)))
+    net, params = network(kind, {}, dropout=0.5), awake(begun(kind, 'nothing')[1])
     x, noise, cond = inputs({}, batch=4)
     keys = jax.random.split(jax.random.key(5), 4)
     call = jax.jit(net.apply)
@@ -133,14 +137,15 @@ def test_dropout_belongs_to_examples(kind):
     [('dit', 'full'), ('dit', 'dots_saveable'), ('dit', 'dots_with_no_batch_dims_saveable'), ('unet', 'full')],
 )
 def test_remat_changes_no_gradient(kind, remat):
-    x, noise, cond = inputs({})
+    plain, recomputed = gradient(kind, 'none'), gradient(kind, remat)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), plain, recomputed)
 
-    def gradient(policy):
-        net = network(kind, {}, remat=policy)
-        params = awake(jax.jit(net.init)(jax.random.key(0)))
-        return jax.jit(jax.grad(lambda p: jnp.sum(net.apply(p, x, noise, cond, None) ** 2)))(params)
 
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), gradient('none'), gradient(remat))
+@functools.cache
+def gradient(kind, remat):
+    net, (x, noise, cond) = network(kind, {}, remat=remat), inputs({})
+    call = jax.jit(jax.grad(lambda p: jnp.sum(net.apply(p, x, noise, cond, None) ** 2)))
+    return call(awake(begun(kind, 'nothing')[1]))
 
 
 @pytest.mark.parametrize('kind', ['dit', 'unet'])
@@ -177,9 +182,9 @@ def test_dit_program_does_not_grow_with_depth():
 @pytest.mark.parametrize('kind', ['unet', 'dit'])
 def test_a_size_that_does_not_fit_says_so(kind):
     net = network(kind, {})
-    params = jax.jit(net.init)(jax.random.key(0))
+    params = jax.eval_shape(net.init, jax.eval_shape(lambda: jax.random.key(0)))
     with pytest.raises(ValueError, match='must divide by'):
-        net.apply(params, *inputs({}, size=7), None)
+        jax.eval_shape(net.apply, params, *inputs({}, size=7), None)
 
 
 @pytest.mark.parametrize('shape', [(8, 16), (12, 4)])
