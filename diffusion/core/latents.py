@@ -1,7 +1,8 @@
 """Latent codes: the noise that the probability-flow ODE pairs with each picture (Song et al. 2011.13456, Sec. 4.3).
 
 Any denoiser will do, conditional or guided; the code belongs to that denoiser. With a large guidance scale the ODE
-turns sharply and the way there and back loses accuracy at the same tolerance.
+turns sharply and the way there and back loses accuracy at the same tolerance. Decoded by another denoiser, that of
+another prompt, a code gives another picture of the same layout (DDIM inversion: Song et al. 2010.02502, Sec. 4.3).
 """
 
 import jax.numpy as jnp

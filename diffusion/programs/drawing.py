@@ -31,6 +31,10 @@ class Artist:
         """The same sampler with the parameters of the weaker model of its guidance."""
         return dataclasses.replace(self, beside={**self.beside, 'weak': weak})
 
+    def about(self, task: build.Task) -> 'Artist':
+        """The same sampler for another task of its kind and shapes."""
+        return dataclasses.replace(self, beside={**self.beside, 'task': task.arrays})
+
     def prepared(self, weights, cond: dict) -> 'Artist':
         """The same sampler compiled for weights like these, and conditions like cond: dict of numpy [N, ...]."""
         chosen = jax.device_put((self.sigmas, self.scale, self.beside), meshes.replicated(self.calls.mesh))
@@ -48,10 +52,16 @@ class Artist:
 
 
 def artist(
-    run: build.Experiment, config: configs.Config, mesh: Mesh, most: int, steering: build.Steering = build.UNSTEERED
+    run: build.Experiment,
+    config: configs.Config,
+    mesh: Mesh,
+    most: int,
+    steering: build.Steering = build.UNSTEERED,
+    task: build.Task | None = None,
 ) -> Artist:
-    """The sampler of a config on a mesh. most: images wanted, where they are fewer than a call's worth."""
-    sampling = build.sampling(run, config, steering)
+    """The sampler of a config on a mesh. most: images wanted, where they are fewer than a call's worth; task: of an
+    edit."""
+    sampling = build.sampling(run, config, steering, task)
 
     def draw(fixed, inputs):
         weights, *chosen = fixed
@@ -59,7 +69,9 @@ def artist(
 
     compiled = calls.compiled(draw, mesh, config['sample']['batch'], most)
     scale = np.float32(config['guidance'].get('scale', 1.0))
-    return Artist(compiled, np.asarray(build.sigmas(run, config)), scale, steering.arrays(run))
+    sigmas = np.asarray(build.sigmas(run, config, task.strength if task else 1.0))
+    beside = steering.arrays(run) | ({'task': task.arrays} if task else {})
+    return Artist(compiled, sigmas, scale, beside)
 
 
 def artists(run: build.Experiment, chosen: list[configs.Config], mesh: Mesh, most: int) -> list[Artist]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from diffusion import build, usage
-from diffusion.programs import drawing, opening, steering
+from diffusion.programs import drawing, opening, seeding, steering
 from diffusion.runtime import pictures, status
 
 
@@ -16,7 +16,7 @@ def main(argv: list[str]) -> int:
     with usage.checked():
         stored, facts = opening.read(args.workdir)
         config = _chosen(stored, args, overrides)
-        seeds = _seeds(args)
+        seeds = seeding.read(args, 16)
         run = _sized(build.experiment(stored, facts), args.size)
         leaning = steering.read(args, run)
         out = _free(args.out, seeds, args.overwrite)
@@ -44,8 +44,7 @@ def _parser():
     parser.add_argument('--out', default='out', metavar='DIR', help='where the PNG files go (default: out)')
     parser.add_argument('--prompt', action='append', default=[], metavar='TEXT', help='words; may be repeated')
     parser.add_argument('--label', action='append', default=[], metavar='CLASS', help='a class; may be repeated')
-    parser.add_argument('--num', type=int, metavar='N', help='how many: seeds 0 to N - 1 (default: 16)')
-    parser.add_argument('--seeds', metavar='LIST', help='which seeds: 17,42 or 100-199')
+    seeding.add_flags(parser, 16)
     parser.add_argument('--size', metavar='HxW', help='of a model of several sizes (default: the commonest)')
     parser.add_argument('--sampler', metavar='NAME', help='short for --config.sampler.name')
     parser.add_argument('--grid', metavar='NAME', help='short for --config.grid.name')
@@ -72,25 +71,6 @@ def _chosen(config, args, overrides):
     config = opening.choose(config, overrides, build.SAMPLING, 'drawing')
     drawing.check_paced(config, overrides)
     return config
-
-
-def _seeds(args) -> list[int]:
-    if args.seeds is None:
-        num = 16 if args.num is None else args.num
-        if num < 1:
-            raise ValueError(f'--num={num}: at least 1')
-        return list(range(num))
-    seeds = []
-    for part in args.seeds.split(','):
-        first, dash, last = part.strip().partition('-')
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ValueError(f'--seeds={args.seeds}: whole numbers and ranges with commas, as 17,42 or 100-199')
-        seeds += range(int(first), int(last) + 1) if dash else [int(first)]
-    if not seeds or max(seeds) >= 2**31:
-        raise ValueError(f'--seeds={args.seeds}: seeds lie in [0, 2**31)')
-    if len(set(seeds)) < len(seeds) or (args.num is not None and args.num != len(seeds)):
-        raise ValueError(f'--seeds={args.seeds} names a seed twice, or --num={args.num} contradicts it')
-    return seeds
 
 
 def _sized(run, size):

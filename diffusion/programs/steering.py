@@ -67,6 +67,11 @@ def _asked(text: str | None) -> tuple[str | None, str | None]:
     return (text, None) if text.isidentifier() and text not in ('nan', 'inf') else (None, text)
 
 
+def asked(args) -> bool:
+    """Whether a flag asks for guidance besides --guidance."""
+    return bool(args.negative_prompt or args.also or _guided(args))
+
+
 def _guided(args) -> bool:
     return args.guide_step is not None or args.guide_workdir is not None
 

@@ -4,11 +4,13 @@ import io
 import math
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from diffusion.runtime import writer
 
 MARGIN = 6
+# What is opened: formats of pictures, none that runs programs or holds documents.
+FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'TIFF', 'BMP', 'PPM')
 
 
 def to_pil(image: np.ndarray) -> Image.Image:
@@ -25,23 +27,51 @@ def save(path, image: np.ndarray) -> None:
 
 
 def load(path, shape: tuple[int, int, int]) -> np.ndarray:
-    """A picture of any format Pillow reads as uint8 `shape`; one channel means grey, three RGB, four RGBA.
-
-    Raises ValueError for a file that is no picture or has another size.
-    """
+    """A picture as uint8 `shape`, see `read`. Raises ValueError, for another size too."""
     height, width, channels = shape
+    image, _ = read(path, channels)
+    if image.shape[:2] != (height, width):
+        raise ValueError(
+            f'{str(path)!r} is {image.shape[1]} x {image.shape[0]} pixels, this model draws {width} x {height}: '
+            'resize it'
+        )
+    return image
+
+
+def read(path, channels: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """A picture as uint8 [H, W, channels], upright, and its opacity [H, W] where it has one besides.
+
+    channels: 1 means grey, 3 RGB, 4 RGBA. Nothing of a picture is lost: one of 16 bits, in ink (CMYK) or, for a grey
+    model, in colours is refused with a ValueError, like a file that is no picture.
+    """
+    upright = _opened(path)
+    if upright.mode not in ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA'):
+        raise ValueError(f'{str(path)!r} has pixels of mode {upright.mode}: grey or RGB in 8 bits is wanted')
+    if channels not in (1, 3, 4):
+        raise ValueError(f'this model draws {channels} channels, which no picture has')
+    full = np.asarray(upright.convert('RGBA'))
+    if channels == 4:
+        return full, None
+    opacity = full[..., 3] if upright.has_transparency_data else None
+    if channels == 1 and np.any(full[..., :1] != full[..., 1:3]):
+        raise ValueError(f'{str(path)!r} is in colour, and this model draws grey: convert it')
+    return np.ascontiguousarray(full[..., :channels]), opacity
+
+
+def read_grey(path) -> np.ndarray:
+    """The luminance of a picture, uint8 [H, W], upright. Raises ValueError."""
+    return np.asarray(_opened(path).convert('L'))
+
+
+def _opened(path) -> Image.Image:
     try:
-        with Image.open(path) as opened:
-            image = opened.convert({1: 'L', 3: 'RGB', 4: 'RGBA'}[channels])
+        with Image.open(path, formats=FORMATS) as opened:
+            return ImageOps.exif_transpose(opened)
     except FileNotFoundError as error:
         raise ValueError(f'there is no picture {str(path)!r}') from error
-    except (OSError, Image.DecompressionBombError) as error:
+    except Exception as error:
+        # Pillow's plugins raise what their parsing stumbles on, IndexError and struct.error among them.
         raise ValueError(f'{str(path)!r} cannot be read as a picture: {error}') from error
-    if image.size != (width, height):
-        raise ValueError(
-            f'{str(path)!r} is {image.width} x {image.height} pixels, this model draws {width} x {height}: resize it'
-        )
-    return np.asarray(image).reshape(shape)
 
 
 def save_array(path, values: np.ndarray) -> None:

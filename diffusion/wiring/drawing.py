@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from diffusion import config as configs
 from diffusion.core import chain, guidance, loss, randomness, threshold
-from diffusion.wiring import experiments, schema
+from diffusion.wiring import experiments, schema, tasks
 from diffusion.wiring import levels as noise
 from diffusion.wiring import steering as steer
 
@@ -18,15 +18,19 @@ def sampling(
     config: configs.Config,
     steering: steer.Steering = steer.UNSTEERED,
     around: Callable = lambda denoise: denoise,
+    task: tasks.Task | None = None,
 ):
     """(params, seeds: [B], cond: dict of [B, ...], sigmas: [N + 1], scale, beside) -> `chain.Sampled`, to be jitted.
 
     config: the run's own, or with other values in the sections of `SAMPLING`. beside: `Steering.arrays`, and the weaker
     model's parameters as 'weak' where there is one; other values of these compile nothing. around: denoise -> denoise,
     put around what the sampler calls, guided as it is. The images are of the data's dtype. Image i depends on its own
-    seed alone, not on the batch; it is not finished where it is not finite.
+    seed alone, not on the batch; it is not finished where it is not finite. task: the images are not drawn from nothing
+    but by config.edit, from what `Task.arrays` hold, in beside as 'task'.
     """
     sampler = configs.construct(config, 'sampler', schema.SCHEMA)
+    editor = tasks.editor(config, task)
+    shape = task.shape if task else run.facts.shape
     steer.check_guidance(config, run.facts, run.null, run.train, steering)
     steer.check_reach(config, run.process, steering.weak)
     experiments.check_variance(config, run.train)
@@ -46,7 +50,9 @@ def sampling(
         denoise = limit(denoise)
         if learned:
             denoise = _with_fraction(denoise if steered else None, functools.partial(run.moments, params), cond)
-        drawn = chain.generate(around(denoise), sampler, sigmas, keys, run.facts.shape)
+        asked = beside['task'] if task else {'around': 0.0}
+        chosen = editor(sampler, task.measurement(asked)) if editor else sampler
+        drawn = chain.generate(around(denoise), chosen, sigmas, keys, shape, asked['around'])
         finite = jnp.all(jnp.isfinite(drawn.x), range(1, drawn.x.ndim))
         drawn = drawn._replace(finished=drawn.finished & finite)
         return drawn._replace(x=loss.to_uint8(drawn.x)) if run.facts.dtype == 'uint8' else drawn
@@ -86,6 +92,6 @@ def denoise(run: experiments.Experiment, params, cond: dict, scale: float = 1.0)
     return rule(functools.partial(_conditional, run.denoiser, params), cond, beside)
 
 
-def sigmas(run: experiments.Experiment, config: configs.Config):
-    """The noise levels [N + 1] that a config's grid and sample.steps give."""
-    return noise.levels(config, run.process)
+def sigmas(run: experiments.Experiment, config: configs.Config, strength: float = 1.0):
+    """The noise levels [N + 1] that a config's grid and sample.steps give, or the last share of them."""
+    return noise.levels(config, run.process, strength)

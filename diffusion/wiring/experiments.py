@@ -133,6 +133,19 @@ def experiment(config: configs.Config, known: Facts) -> Experiment:
     )
 
 
+def nearest_size(run: Experiment, height: int, width: int) -> tuple[int, int]:
+    """The size nearest to this one that the network can take: itself, with sides that divide by 2, 4, 8 ..., or that of
+    the training."""
+    for stride in (1, 2, 4, 8, 16, 32, 64):
+        size = tuple(max(round(side / stride), 1) * stride for side in (height, width))
+        try:
+            _check_shape(run.network, (*size, run.facts.shape[-1]), run.null)
+        except configs.ConfigError:
+            continue
+        return size
+    return run.facts.shape[:2]
+
+
 def _probe(denoiser, forward, density, null, train):
     """What a batch shows beside its loss, from the share of its examples that costs little: the gap that the condition
     makes, where the model learns to do without it too."""

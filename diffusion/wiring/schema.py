@@ -7,6 +7,8 @@ from diffusion.core import (
     augment,
     density,
     discrete,
+    editing_guided,
+    editing_stepped,
     grids,
     guidance,
     multistep,
@@ -172,6 +174,7 @@ SCHEMA = {
     'grid': configs.Section(_named(grids)),
     'guidance': configs.Section(_named(guidance)),
     'threshold': configs.Section(_named(threshold), optional=True),
+    'edit': configs.Section(_named(editing_stepped, editing_guided), optional=True),
     'sample': configs.Section({'': Sample}),
     'preview': configs.Section({'': Preview}),
     'runtime': configs.Section({'': Runtime}),
@@ -179,6 +182,7 @@ SCHEMA = {
 
 # What may be chosen anew each time samples are drawn; the rest is fixed by the training.
 SAMPLING = ('sampler', 'grid', 'guidance', 'threshold', 'sample', 'runtime')
+EDITING = (*SAMPLING, 'edit')
 
 
 def resolve(path: str, overrides: list[str]) -> configs.Config:

@@ -43,6 +43,17 @@ def test_a_guided_model_has_codes_too():
     np.testing.assert_allclose(back, x, atol=1e-4)
 
 
+def test_another_condition_moves_the_picture_as_the_exact_flows_do():
+    """From N(a, I / 4) to N(b, I / 4): the two flows up to a level and down again, each in closed form."""
+    x, level = np.asarray(LAW.sample(jax.random.key(3), 4)), 0.7
+    a, b = (lambda x, sigma, value=value: conditional(x, sigma, {'label': jnp.full(4, value)}) for value in (0.0, 2.0))
+    code = jax.jit(lambda x: latents.encode(a, x, LOW, level, METHOD).state)(x)
+    moved = jax.jit(lambda code: latents.decode(b, code, LOW, level, METHOD))(code)
+    grown = np.sqrt((0.25 + level**2) / (0.25 + LOW**2))
+    np.testing.assert_allclose(moved.state, 2 + (x * grown - 2) / grown, atol=1e-4)
+    assert moved.finished.all()
+
+
 def test_slerp_goes_along_the_great_circle():
     a, b = np.zeros((2, 3, 1), np.float32), np.zeros((2, 3, 1), np.float32)
     a[0, 0], b[1, 2] = 2.0, 2.0

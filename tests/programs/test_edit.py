@@ -29,7 +29,7 @@ def test_interpolation_begins_and_ends_with_the_pictures(call, trained, two, tmp
     done = call(*words, '--num=8', '--prompt=crying cat', f'--out={tmp_path / "out"}')
     assert done.returncode == 0, done.stderr
     names = sorted(path.name for path in (tmp_path / 'out').iterdir())
-    assert names == [*(f'{i}.png' for i in range(8)), 'grid.png']
+    assert names == [*(f'{i}.png' for i in range(8)), 'edit.json', 'grid.png']
     frames = [picture(tmp_path / 'out' / f'{i}.png').astype(int) for i in range(8)]
     for frame, end in ((frames[0], 'a'), (frames[-1], 'b')):
         assert np.abs(frame - picture(two / f'{end}.png')).max() <= 2
@@ -49,8 +49,9 @@ def test_inversion_leads_back(call, trained, two, tmp_path):
     assert min(float(psnr) for psnr in re.findall(r'round trip ([\d.]+) dB', done.stdout)) > 50
     refused = call(*words, f'--out={tmp_path}')
     assert refused.returncode == 2 and '--overwrite' in refused.stderr
-    done = call(*words, '--guidance=3', '--overwrite', f'--out={tmp_path}')
+    done = call(*words, '--guidance=3', '--overwrite', '--new-prompt=cat', '--strength=0.7', f'--out={tmp_path}')
     assert done.returncode == 0 and 'guidance 3' in done.stdout
+    assert {'a_edited.png', 'sheet.png', 'edit.json'} <= {path.name for path in tmp_path.iterdir()}
     assert np.abs(np.load(tmp_path / 'a_code.npy') - code).max() > 1e-3
 
 
@@ -63,6 +64,8 @@ def test_inversion_leads_back(call, trained, two, tmp_path):
         (['invert', '--image=nothing.png'], 'there is no picture'),
         (['invert', '--image=text.png'], 'cannot be read as a picture'),
         (['invert', '--image=a.png', '--image=a.png'], 'the same name'),
+        (['invert', '--image=a.png', '--strength=0'], 'strength 0: above 0'),
+        (['invert', '--image=a.png', '--new-prompt=criying cat'], "unknown word 'criying'"),
         (['invert', '--image=a.png', '--label=cat'], 'not trained on classes'),
         (['invert', '--image=a.png', '--prompt=criying cat'], "unknown word 'criying'"),
         (['invert', '--image=a.png', '--guidance=strong'], 'a float is wanted'),
