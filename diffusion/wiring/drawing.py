@@ -17,8 +17,8 @@ def sampling(
     run: experiments.Experiment,
     config: configs.Config,
     steering: steer.Steering = steer.UNSTEERED,
-    around: Callable = lambda denoise: denoise,
     task: tasks.Task | None = None,
+    around: Callable = lambda denoise: denoise,
 ):
     """(params, seeds: [B], cond: dict of [B, ...], sigmas: [N + 1], scale, beside) -> `chain.Sampled`, to be jitted.
 
