@@ -1,6 +1,7 @@
 """Drawing samples in calls of one fixed size, whatever number is asked for."""
 
 import dataclasses
+import json
 from collections.abc import Iterator
 
 import jax
@@ -60,7 +61,7 @@ def artist(
 ) -> Artist:
     """The sampler of a config on a mesh. most: images wanted, where they are fewer than a call's worth; task: of an
     edit."""
-    sampling = build.sampling(run, config, steering, task)
+    sampling = build.sampling(run, config, steering, task=task)
 
     def draw(fixed, inputs):
         weights, *chosen = fixed
@@ -71,6 +72,19 @@ def artist(
     sigmas = np.asarray(build.sigmas(run, config, task.strength if task else 1.0))
     beside = steering.arrays(run) | ({'task': task.arrays} if task else {})
     return Artist(compiled, sigmas, scale, beside)
+
+
+def artists(run: build.Experiment, chosen: list[configs.Config], mesh: Mesh, most: int) -> list[Artist]:
+    """One a config. Those that differ in the guidance scale or the noise levels alone share what is compiled."""
+    shared: dict[str, calls.Calls] = {}
+    found = []
+    for config in chosen:
+        one = artist(run, config, mesh, most)
+        guided = config['guidance'].get('scale', 1.0) != 1
+        rest = {key: value for key, value in config['guidance'].items() if key != 'scale'}
+        program = json.dumps([config['sampler'], rest, guided, config.get('threshold'), config['sample']['batch']])
+        found.append(dataclasses.replace(one, calls=shared.setdefault(program, one.calls)))
+    return found
 
 
 def check_paced(config: configs.Config, overrides: list[str]) -> None:

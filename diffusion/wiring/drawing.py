@@ -1,6 +1,7 @@
 """From an experiment and the weights it has learned to a denoiser and to samples."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +17,16 @@ def sampling(
     run: experiments.Experiment,
     config: configs.Config,
     steering: steer.Steering = steer.UNSTEERED,
+    around: Callable = lambda denoise: denoise,
     task: tasks.Task | None = None,
 ):
     """(params, seeds: [B], cond: dict of [B, ...], sigmas: [N + 1], scale, beside) -> `chain.Sampled`, to be jitted.
 
     config: the run's own, or with other values in the sections of `SAMPLING`. beside: `Steering.arrays`, and the weaker
-    model's parameters as 'weak' where there is one; other values of these compile nothing. The images are of the data's
-    dtype. Image i depends on its own seed alone, not on the batch; it is not finished where it is not finite. task: the
-    images are not drawn from nothing but by config.edit, from what `Task.arrays` hold, in beside as 'task'.
+    model's parameters as 'weak' where there is one; other values of these compile nothing. around: denoise -> denoise,
+    put around what the sampler calls, guided as it is. The images are of the data's dtype. Image i depends on its own
+    seed alone, not on the batch; it is not finished where it is not finite. task: the images are not drawn from nothing
+    but by config.edit, from what `Task.arrays` hold, in beside as 'task'.
     """
     sampler = configs.construct(config, 'sampler', schema.SCHEMA)
     editor = tasks.editor(config, task)
@@ -49,7 +52,7 @@ def sampling(
             denoise = _with_fraction(denoise if steered else None, functools.partial(run.moments, params), cond)
         asked = beside['task'] if task else {'around': 0.0}
         chosen = editor(sampler, task.measurement(asked)) if editor else sampler
-        drawn = chain.generate(denoise, chosen, sigmas, keys, shape, asked['around'])
+        drawn = chain.generate(around(denoise), chosen, sigmas, keys, shape, asked['around'])
         finite = jnp.all(jnp.isfinite(drawn.x), range(1, drawn.x.ndim))
         drawn = drawn._replace(finished=drawn.finished & finite)
         return drawn._replace(x=loss.to_uint8(drawn.x)) if run.facts.dtype == 'uint8' else drawn
