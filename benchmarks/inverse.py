@@ -30,8 +30,9 @@ OPTIONS = {'mmps': {'iterations': 12}}
 
 HEAD = f"""# How far is each editing method from the exact posterior?
 
-Every method of `diffusion edit` on pictures whose law is a Gaussian or a mixture of three: p(x₀ | y) is then known in
-closed form (`oracle.Mixture.measured`). The denoiser is the exact one, so what is left is the method's own error.
+Every editing method of `diffusion/core/` on pictures whose law is a Gaussian or a mixture of three: p(x₀ | y) is then
+known in closed form (`oracle.Mixture.measured`). The denoiser is the exact one, so what is left is the method's
+own error.
 {COUNT:,} samples of N = {STEPS} steps on Karras's grid from sigma = 80 to 0.005. *Mean*: root mean square error of the
 mean, in deviations of the posterior (chance: {COUNT**-0.5:.2f}). *Spread*: trace of the covariance over the exact one,
 less than 1 is too sure. *Covariance*: Frobenius norm of its error over that of the exact one (chance: about 0.04).

@@ -61,7 +61,7 @@ def artist(
 ) -> Artist:
     """The sampler of a config on a mesh. most: images wanted, where they are fewer than a call's worth; task: of an
     edit."""
-    sampling = build.sampling(run, config, steering, task)
+    sampling = build.sampling(run, config, steering, task=task)
 
     def draw(fixed, inputs):
         weights, *chosen = fixed
