@@ -11,7 +11,7 @@ import pytest
 from diffusion.runtime import digest, manifest
 from launch import memory
 from tests import conftest as top
-from tests.launch import conftest, test_agent
+from tests.launch import conftest
 
 STEPS = 160
 TRAIN = (
@@ -89,25 +89,6 @@ def test_two_processes_killed_and_preempted_end_with_the_undisturbed_runs_hash(t
     for host in (0, 1):
         with pytest.raises(ProcessLookupError):
             os.kill(pid(host), 0)
-
-
-@pytest.fixture
-def here(project, tmp_path, monkeypatch):
-    """here(*words) starts `diffusion launch WORDS` in a project whose program only waits to be told to save."""
-    (project / 'diffusion').mkdir()
-    (project / 'diffusion' / '__init__.py').write_text('')
-    (project / 'diffusion' / 'cli.py').write_bytes(test_agent.PROGRAM)
-    (tmp_path / 'starts').mkdir()
-    monkeypatch.setenv('STARTS', str(tmp_path / 'starts'))
-    monkeypatch.setenv('DIFFUSION_LAUNCH_HOME', str(tmp_path / 'home'))
-    monkeypatch.setenv('PYTHONPATH', str(conftest.ROOT))
-
-    def start(*words):
-        # -P: the launcher is this project's, and not the one in the current folder.
-        call = (sys.executable, '-P', '-m', 'diffusion.cli', 'launch', *words)
-        return subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-    return start
 
 
 @pytest.mark.parametrize('how', ['signal', 'command', 'after a crash'])
