@@ -85,6 +85,27 @@ class Mixture:
 
         return denoise
 
+    def measured(self, matrix, value, noise):
+        """The law of x_0 given value = matrix x_0 + N(0, noise**2 I): a mixture again, in closed form (float64).
+
+        matrix: [M, D]; value: [M]. Component k is N(m + K (y - A m), C - K A C) with K = C A^T (A C A^T + s^2)^-1, and
+        weighs as much more as N(A m, A C A^T + s^2) gives to y. What A maps to 0 says nothing.
+        """
+        left, sizes, right = np.linalg.svd(matrix, full_matrices=False)
+        seen = sizes > 1e-5 * sizes[0]
+        matrix, value = sizes[seen, None] * right[seen], left[:, seen].T @ value
+        parts, logs = [], []
+        for mean, cov in zip(self.means, self.covs):
+            seen = matrix @ cov @ matrix.T + noise**2 * np.eye(len(value))
+            gain = np.linalg.solve(seen, matrix @ cov).T
+            off = value - matrix @ mean
+            parts.append((mean + gain @ off, cov - gain @ matrix @ cov))
+            logs.append(-0.5 * (off @ np.linalg.solve(seen, off) + np.linalg.slogdet(2 * np.pi * seen)[1]))
+        logs = np.log(self.weights) + logs
+        weights = np.exp(logs - logs.max())
+        means, covs = (np.stack(values) for values in zip(*parts))
+        return Mixture(weights / weights.sum(), means, covs)
+
     def log_posterior(self, x, sigma, label):
         """log p(label | x): x: [B, D], sigma: [B], label: [B] -> [B]."""
         return jax.nn.log_softmax(self.log_parts(x, sigma), -1)[jnp.arange(len(x)), label]

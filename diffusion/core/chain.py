@@ -75,6 +75,11 @@ def fold(step, x, sigmas, keys=None):
     return lax.scan(walk, (x, brownian.place(keys, x.shape[1:], sigmas[0])), levels)[0][0]
 
 
-def generate(denoise, sampler, sigmas, keys, shape) -> Sampled:
-    """x_0: [B, *shape] from nothing but keys: [B]; the whole chain, to be called inside one `jit`."""
-    return sampler(denoise, initial_noise(keys, shape, sigmas[0]), sigmas, randomness.substream(keys, 'steps'))
+def generate(denoise, sampler, sigmas, keys, shape, around=0.0) -> Sampled:
+    """x_0: [B, *shape] from nothing but keys: [B]; the whole chain, to be called inside one `jit`.
+
+    around: the picture that it starts from at level sigmas[0], of a shape that goes with x (SDEdit: Meng et al.
+    2108.01073, Alg. 1).
+    """
+    x = around + initial_noise(keys, shape, sigmas[0])
+    return sampler(denoise, x, sigmas, randomness.substream(keys, 'steps'))

@@ -13,7 +13,8 @@ NORMAL = 1.959964  # deviations of a normal that hold so much
 class Interval:
     """A value with its standard error and the ends of its 95 % interval, None where they are unknown.
 
-    method: how both were found; repeats: replicates, blocks or examples; seed: of the random choice among them.
+    method: how both were found; repeats: replicates, blocks or examples; seed: of the random choice among them; bounds:
+    between which the value lies by what it is.
     """
 
     value: float
@@ -22,6 +23,7 @@ class Interval:
     repeats: int
     seed: int | None = None
     ends: tuple[float, float] | None = None
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
     def to_json(self) -> dict:
         found = {'method': self.method, 'repeats': self.repeats, 'seed': self.seed, 'level': LEVEL}
@@ -71,9 +73,10 @@ def positive(value: float, drawn: list[float], method: str, seed: int) -> Interv
     error = _spread(drawn)
     if error is None or not value > 0:
         ends = None if error is None else (0.0, NORMAL * error)
-        return Interval(float(value), error, method, len(drawn), seed, ends)
+        return Interval(float(value), error, method, len(drawn), seed, ends, (0.0, math.inf))
     reach = math.exp(min(NORMAL * error / value, 700.0))
-    return Interval(float(value), error, f'{method}, log-normal', len(drawn), seed, (value / reach, value * reach))
+    ends = value / reach, value * reach
+    return Interval(float(value), error, f'{method}, log-normal', len(drawn), seed, ends, (0.0, math.inf))
 
 
 def blocks(values: list[float], method: str, seed: int) -> Interval:
@@ -96,7 +99,16 @@ def share(hits: np.ndarray, method: str) -> Interval:
     middle = (found.value + squared / 2) / (1 + squared)
     reach = math.sqrt(squared * found.value * (1 - found.value) + squared**2 / 4) / (1 + squared)
     ends = max(middle - reach, 0.0), min(middle + reach, 1.0)
-    return dataclasses.replace(found, method=f'{method}, Wilson', ends=ends)
+    return dataclasses.replace(found, method=f'{method}, Wilson', ends=ends, bounds=(0.0, 1.0))
+
+
+def repeated(found: list[Interval], method: str) -> Interval:
+    """Of one number measured several times over: the mean, and Student's interval of the spread, cut to the bounds of
+    the number; that of the first measurement where they do not differ at all."""
+    several = blocks([one.value for one in found], method, None)
+    low, high = found[0].bounds
+    ends = several.ends and (max(several.ends[0], low), min(several.ends[1], high))
+    return dataclasses.replace(several, ends=ends if several.standard_error else found[0].ends, bounds=(low, high))
 
 
 def _spread(values):

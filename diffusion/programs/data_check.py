@@ -150,7 +150,7 @@ def _write(folder, name, facts, verdict, shown, tally) -> None:
         sheets.save(folder / 'preview.png', sheets.sheet(images, [label.lstrip('*') for _, label in shown]))
     drawn = [(shards.png(image), label) for image, label in shown]
     with writer.atomic(folder / 'check.html') as file:
-        file.write(check_page.page(name, facts, verdict, drawn, tally.tables()).encode())
+        file.write(check_page.render(name, facts, verdict, drawn, tally.tables()).encode())
     print(f'written to {folder / "check.html"}{" and preview.png" if shown else ""}')
 
 

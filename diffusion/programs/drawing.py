@@ -1,6 +1,7 @@
 """Drawing samples in calls of one fixed size, whatever number is asked for."""
 
 import dataclasses
+import json
 from collections.abc import Iterator
 
 import jax
@@ -59,6 +60,19 @@ def artist(
     compiled = calls.compiled(draw, mesh, config['sample']['batch'], most)
     scale = np.float32(config['guidance'].get('scale', 1.0))
     return Artist(compiled, np.asarray(build.sigmas(run, config)), scale, steering.arrays(run))
+
+
+def artists(run: build.Experiment, chosen: list[configs.Config], mesh: Mesh, most: int) -> list[Artist]:
+    """One a config. Those that differ in the guidance scale or the noise levels alone share what is compiled."""
+    shared: dict[str, calls.Calls] = {}
+    found = []
+    for config in chosen:
+        one = artist(run, config, mesh, most)
+        guided = config['guidance'].get('scale', 1.0) != 1
+        rest = {key: value for key, value in config['guidance'].items() if key != 'scale'}
+        program = json.dumps([config['sampler'], rest, guided, config.get('threshold'), config['sample']['batch']])
+        found.append(dataclasses.replace(one, calls=shared.setdefault(program, one.calls)))
+    return found
 
 
 def check_paced(config: configs.Config, overrides: list[str]) -> None:

@@ -1,129 +1,210 @@
-"""`diffusion evaluate`: measure a checkpoint by the data of its run."""
+"""`diffusion evaluate`: measure checkpoints by the data of their run."""
 
+import contextlib
 import functools
-
-import numpy as np
+import itertools
+import sys
+from pathlib import Path
 
 from diffusion import build, usage
-from diffusion.data import pipeline
 from diffusion.programs import (
+    blocks,
+    cells,
+    clipscore,
     comparing,
     drawing,
+    examples,
     fetching,
     generated,
     loglikelihood,
+    measures,
     networks,
     opening,
     references,
     results,
     stats,
+    watching,
     workdir,
 )
-from diffusion.runtime import writer
+from diffusion.runtime import preemption
 
-# Metric = (run, mesh, args) -> measure; it refuses by ValueError what it cannot be asked.
-# measure = (weights, inputs, count, batch) -> report, lines: JSON values, and what to print of them. inputs: rows, int
-# [batch], to the arrays of these examples: 'image', the conditions in use, 'index'.
+# (run, mesh, args) -> `loglikelihood.Likelihood`; it refuses by ValueError what it cannot be asked.
 METRICS = {'bpd': loglikelihood.bpd, 'nll': loglikelihood.nll}
 # Of the config: where to compute, and where the data lie.
 FREE = ('data.split', 'data.data_dir', 'runtime')
-NUM = 256
 PARTS = {'stats': stats, 'fetch': fetching, 'compare': comparing}
-SHORT = {'sampler': 'sampler.name', 'steps': 'sample.steps', 'guidance': 'guidance.scale'}
 
 
 def main(argv: list[str]) -> int:
-    """Prints each metric and writes eval/METRIC_step_N.json into the workdir. Exit status 0, or 2."""
+    """Prints each metric of each checkpoint and writes it into eval/ of the workdir. Exit status 0, 2, 75 where it was
+    stopped and goes on when it is started again, or 1 where the last step of a watched training cannot be measured."""
     if argv and argv[0] in PARTS:
         return PARTS[argv[0]].main(argv[1:])
     args, overrides = _parser().parse(argv)
+    rows: list[dict] = []
+    try:
+        with contextlib.ExitStack() as stack:
+            asked, steps = _asked(args, overrides, stack)
+            measure = functools.partial(_measure, args, asked, rows)
+            if args.watch:
+                whole = watching.follow(args.workdir, measure)
+            else:
+                whole = all(measure(step, steps) for step in steps)
+    except KeyboardInterrupt:
+        print('interrupted: what was measured and drawn is kept, the same command goes on', file=sys.stderr)
+        return preemption.STOPPED
+    results.conclude(rows, args.json)
+    return 0 if whole else 1
+
+
+def _asked(args, overrides, stack):
+    """The cells and the steps. All that can be refused is refused here, before anything is computed."""
     with usage.checked():
-        names = _metrics(args.metrics)
+        names = _metrics(args)
+        weights = cells.listed('weights', args.weights)
+        if args.watch:
+            watching.arrive(args.workdir)
+        stored, facts = opening.read(args.workdir)
+        steps = _steps(args, weights, stack)
         likelihoods = [name for name in names if name in METRICS]
         seen = [name for name in names if name not in METRICS]
         if likelihoods:
             _check_flags(args, likelihoods, seen)
-        stored, facts = opening.read(args.workdir)
-        # All that can be refused is refused before anything is computed.
-        begun = [_likelihoods(args, overrides, stored, facts, likelihoods)] if likelihoods else []
-        begun += [_samples(args, overrides, stored, facts, seen)] if seen else []
-    for measure in begun:
-        measure()
-    return 0
+        asked = _likelihoods(args, overrides, stored, facts, likelihoods, weights) if likelihoods else []
+        asked += _samples(args, overrides, stored, facts, seen, weights) if seen else []
+    return asked, steps
 
 
-def _likelihoods(args, overrides, stored, facts, names):
-    """Checks the call; returns what measures and writes."""
+def _steps(args, weights, stack) -> list[int]:
+    """Those to measure, none yet for one that watches, which is then alone until the end of `stack`."""
+    if args.watch:
+        opening.check_followed(args.workdir, weights)
+        stack.enter_context(watching.alone(args.workdir))
+        return []
+    steps = opening.steps(args.workdir, weights[0], args.step)
+    for name in weights[1:]:
+        opening.steps(args.workdir, name, ','.join(map(str, steps)))
+    return steps
+
+
+def _measure(args, asked, rows, step, steps=()) -> bool:
+    """Every cell of one checkpoint that is not measured yet. rows: of the table, which it adds to; steps: of this call,
+    where they are known."""
+    for (name, grid), group in itertools.groupby(asked, lambda cell: (cell.place.weights, cell.grid)):
+        with usage.checked():
+            mark = opening.mark(args.workdir, name, step)
+            todo = [(cell, cell.place.missing(step, mark, args.overwrite)) for cell in group]
+        taken = None
+        for cell, slugs in todo:
+            head = f'{name} weights of step {step}, {cell.what}'
+            if not slugs:
+                print(f'{head}: measured before, --overwrite measures again', flush=True)
+                rows.append(cell.row(step))
+                continue
+            # Read once for the cells that need them, and not at all where none does.
+            taken = taken or opening.take(args.workdir, cell.run, grid, name, step)
+            print(head, flush=True)
+            kept = cell.blocks(taken)
+            alike = [(one, other) for one in steps or [step] for other in asked if other.kind == cell.kind]
+            found = cell.measure(taken, kept, slugs, (alike.index((step, cell)), len(alike)))
+            if found is None:
+                print(f'the samples asked for are in {kept.folder}; nothing is measured before all are there')
+                continue
+            cell.place.write(found, step, {**cell.context, 'checkpoint': taken.mark})
+            rows.append(cell.row(step))
+            if args.drop_cache:
+                kept.remove()
+    return True
+
+
+def _likelihoods(args, overrides, stored, facts, names, weights):
+    """How probable the data are: a cell for each of the weights and metrics."""
     config = _chosen(stored, args, overrides)
-    data = _data(config, stored, facts)
-    ids = _examples(data, args)
+    data = examples.data(config, stored, facts)
+    ids = examples.chosen(data, args)
     batch = args.batch if args.batch is not None else config['sample']['batch']
     if batch < 1:
         raise ValueError(f'--batch={batch}: at least 1')
     grid = opening.devices(args.workdir, config, min(batch, len(ids)))
     run = build.experiment(config, facts)
-    metrics = {name: METRICS[name](run, grid, args) for name in names}
-    examples = _gathered(run, data, ids)
+    metrics = [METRICS[name](run, grid, args) for name in names]
+    every = loglikelihood.Examples(examples.gathered(run, data, ids), batch, args.seed, data.fingerprint)
+    chosen = blocks.asked(args.range, len(ids), metrics[0].batch(every))
+    context = _context(args, config, facts, data, len(ids))
+    return [
+        cells.Cell(
+            kind=metric.unit.name,
+            place=results.Place(args.workdir, name, True, {metric.unit.name: metric.request(every, name)}),
+            said={},
+            what=f'{metric.unit.name} of {len(ids):,} of {len(data):,} examples',
+            run=run,
+            grid=grid,
+            context=context,
+            blocks=functools.partial(metric.blocks, Path(args.workdir, results.FOLDER), every),
+            measure=functools.partial(metric.measure, every, chosen),
+        )
+        for name in weights
+        for metric in metrics
+    ]
 
-    def measure():
-        weights, step = opening.weights(args.workdir, run, grid, args.weights, args.step)
-        with usage.checked():
-            paths = {name: results.free(args, name, step) for name in names}
-        print(f'{args.weights} weights of step {step}, {len(ids):,} of {len(data):,} examples')
-        context = _context(args, config, facts, data, step, len(ids))
-        for name, metric in metrics.items():
-            report, lines = metric(weights, lambda rows: {k: v[rows] for k, v in examples.items()}, len(ids), batch)
-            writer.write_json(paths[name], {'metric': name, **report, **context})
-            print('\n'.join(lines))
-            print(f'written to {paths[name]}')
 
-    return measure
-
-
-def _samples(args, overrides, stored, facts, names):
-    """Checks the call; returns what draws, measures and writes."""
+def _samples(args, overrides, stored, facts, names, weights):
+    """How good samples are: a cell for each of the weights and ways of drawing."""
     if facts.dtype != 'uint8':
         raise ValueError(f'{", ".join(names)} are of pictures, and the data of this run are numbers: --metrics=nll')
     if len(facts.shapes) > 1:
         raise ValueError(f'{", ".join(names)} are of pictures of one size, and this run has {len(facts.shapes)}')
-    config = _drawn(stored, args, overrides)
-    generated.check(args, names)
-    data = _data(config, stored, facts)
-    num = generated.NUM if args.num is None else args.num
+    drawings = cells.drawings(args, lambda more: _drawn(stored, args, [*more, *overrides]))
+    config = drawings[0][1]
+    generated.check(args, names, facts)
+    data = examples.data(config, stored, facts)
+    num = generated.number(args)
     grid = opening.devices(args.workdir, config, min(config['sample']['batch'], max(num, 1)))
-    own = functools.partial(_own, stored, config, facts, data)
-    extractor = networks.open(args, facts.shape[2], own, networks.cache(args.workdir))
-    reference = args.reference and references.read(args.reference, extractor, facts.shape)
+    own = functools.partial(examples.trained_on, stored, config, facts, data)
+    extractor = networks.BLIND
+    if not all(measures.METRICS[name].pixels for name in names):
+        extractor = networks.open(args, facts.shape[2], own, networks.cache(args.workdir))
+    batch = config['sample']['batch']
+    scorer = clipscore.opened(args.clip, facts.shape[2], grid, batch) if args.clip else None
+    reference = None
+    if args.reference:
+        reference = references.read(args.reference, extractor, facts.shape, grid, batch)
+        measures.check_reference(names, reference)
+        print(f'reference: {reference.told.get("layout", "of diffusion evaluate stats")}')
+    said = {key: value for key, value in config['data'].items() if key != 'data_dir'}
     run = build.experiment(stored, facts)
-    planned = generated.plan(run, config, data, grid, args, names, extractor)
-    if reference:
-        generated.check_reference(planned, reference)
+    told = reference.told if reference else references.made_of(data, said)
+    plans = generated.plans(run, drawings, weights, data, grid, args, names, extractor, told, own, scorer)
+    chosen = blocks.asked(args.range, num, plans[0].artist.calls.batch)
 
-    def measure():
-        weights, step = opening.weights(args.workdir, run, grid, args.weights, args.step)
-        with usage.checked():
-            for slug in planned.slugs():
-                results.free(args, slug, step)
-        print(f'{args.weights} weights of step {step}, {num:,} samples, {generated.recipe(config)}')
-        against = reference
-        if not against:
-            said = {key: value for key, value in config['data'].items() if key != 'data_dir'}
-            with usage.checked():
-                against = references.of_data(data, extractor, grid, planned.artist.calls.batch, said)
-                generated.check_reference(planned, against)
-        drawn = generated.draw(planned, grid, weights)
-        with usage.checked():
-            found = generated.measure(planned, drawn, against, args.seed)
-        results.write(args, found, step, _context(args, config, facts, data, step, num), float(drawn.nfe.mean()))
+    @functools.cache
+    def against():
+        found = reference or references.kept(
+            networks.cache(args.workdir), data, extractor, grid, plans[0].artist.calls.batch, said
+        )
+        measures.check_reference(names, found)
+        return found
 
-    return measure
+    context = _context(args, config, facts, data, num)
+    return [
+        cells.Cell(
+            kind='samples',
+            place=results.Place(args.workdir, planned.weights, planned.drawn_as(stored), planned.requests()),
+            said=planned.said,
+            what=f'{num:,} samples, {generated.recipe(planned.config)}',
+            run=run,
+            grid=grid,
+            context=context,
+            blocks=functools.partial(planned.blocks, Path(args.workdir, results.FOLDER)),
+            measure=functools.partial(generated.evaluate, planned, against, chosen, args.seed),
+        )
+        for planned in plans
+    ]
 
 
-def _context(args, config, facts, data, step, num):
+def _context(args, config, facts, data, num):
     described = workdir.describe(config, facts)
     return {
-        'weights': args.weights,
-        'step': step,
         'data': {
             **config['data'],
             'fingerprint': data.fingerprint,
@@ -138,26 +219,37 @@ def _context(args, config, facts, data, step, num):
 
 def _parser():
     parser = usage.Parser('evaluate', __doc__.split(': ', 1)[1])
-    opening.add_flags(parser, 'measure')
+    opening.add_flags(parser, 'measure', several=True)
+    parser.add_argument('--watch', action='store_true', help='each new checkpoint of a training, until its last step')
     parser.add_argument(
-        '--metrics', required=True, metavar='LIST', help=f'with commas, of: {", ".join((*METRICS, *generated.NEEDED))}'
+        '--metrics', required=True, metavar='LIST', help=f'with commas, of: {", ".join((*METRICS, *measures.METRICS))}'
     )
     parser.add_argument(
         '--num',
         type=int,
         metavar='N',
-        help=f'samples (default: {generated.NUM:,}), or examples for bpd and nll (default: {NUM} at random, or all)',
+        help=f'samples (default: {generated.NUM:,}), or examples for bpd and nll (default: {examples.NUM}, or all)',
     )
+    parser.add_argument(
+        '--repeats', type=int, metavar='R', help='blocks of so many samples, each measured: mean, sd, min (default: 1)'
+    )
+    parser.add_argument('--range', metavar='FIRST:END', help='compute these of the N alone, as one of several machines')
     parser.add_argument('--seed', type=int, default=0, metavar='N', help='of the choice and all noise (default: 0)')
     parser.add_argument('--batch', type=int, metavar='N', help="examples a call (default: the run's sample.batch)")
     parser.add_argument('--split', metavar='NAME', help="short for --config.data.split (default: the run's)")
-    parser.add_argument('--overwrite', action='store_true', help='replace a result that is there')
+    parser.add_argument('--overwrite', action='store_true', help='measure again, and replace a result that is there')
+    parser.add_argument('--drop-cache', action='store_true', help='keep nothing in eval/cache once it is measured')
+    parser.add_argument('--json', metavar='FILE', help='all results of this call in one file as well')
     loglikelihood.add_flags(parser)
-    group = parser.add_argument_group(f'of samples: {", ".join(generated.NEEDED)}')
+    group = parser.add_argument_group(f'of samples: {", ".join(measures.METRICS)}')
     networks.add_flags(group)
+    group.add_argument('--clip', metavar='FOLDER', help='of --metrics=clip: model.safetensors, vocab.json, merges.txt')
+    group.add_argument(
+        '--bandwidth', type=float, metavar='X', help="of mmd; 10 is CMMD's (default: the reference's median distance)"
+    )
     group.add_argument('--reference', metavar='NPZ', help="of `diffusion evaluate stats` (default: the run's own data)")
-    for name, key in SHORT.items():
-        group.add_argument(f'--{name}', metavar='VALUE', help=f'short for --config.{key}')
+    for name, key in cells.GRID.items():
+        group.add_argument(f'--{name}', metavar='LIST', help=f'short for --config.{key}; several values: each of them')
     parser.epilog = (
         f'Also --config.SECTION.KEY=VALUE for {", ".join(FREE)}; of samples for {", ".join(build.SAMPLING)}. '
         '`diffusion evaluate stats SOURCE -o ref.npz` makes a reference, `diffusion evaluate fetch NETWORK` brings its '
@@ -166,14 +258,18 @@ def _parser():
     return parser
 
 
-def _metrics(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(',') if name.strip()]
-    known = (*METRICS, *generated.NEEDED)
+def _metrics(args) -> list[str]:
+    names = [name.strip() for name in args.metrics.split(',') if name.strip()]
+    known = (*METRICS, *measures.METRICS)
     for name in names:
         if name not in known:
             raise ValueError(usage.unknown('metric', name, known))
     if not names or len(set(names)) < len(names):
-        raise ValueError(f'--metrics={text}: each once, of {", ".join(known)}')
+        raise ValueError(f'--metrics={args.metrics}: each once, of {", ".join(known)}')
+    if args.watch and (args.step is not None or args.range is not None):
+        raise ValueError('--watch measures every checkpoint as a whole: leave out --step and --range')
+    if args.json and Path(args.json).exists() and not args.overwrite:
+        raise ValueError(f'--json={args.json} is there already: add --overwrite, or name another')
     return names
 
 
@@ -187,8 +283,7 @@ def _chosen(config, args, overrides):
 
 def _drawn(config, args, overrides):
     """The run's config with what this call chooses for drawing. Raises ValueError."""
-    short = {key: getattr(args, name) for name, key in SHORT.items()}
-    short |= {'data.split': args.split, 'sample.batch': args.batch}
+    short = {'data.split': args.split, 'sample.batch': args.batch}
     overrides = [*(f'{key}={value}' for key, value in short.items() if value is not None), *overrides]
     config = opening.choose(config, overrides, (*build.SAMPLING, *FREE), 'evaluating')
     drawing.check_paced(config, overrides)
@@ -197,47 +292,7 @@ def _drawn(config, args, overrides):
 
 def _check_flags(args, names, seen):
     """names: of the likelihoods asked for; seen: of the metrics of samples beside them."""
-    flags = (*SHORT, 'reference', *(() if seen else networks.FLAGS))
+    flags = (*cells.GRID, 'reference', *(() if seen else (*networks.FLAGS, 'bandwidth', 'repeats', 'clip')))
     given = [name.replace('_', '-') for name in flags if getattr(args, name) is not None]
     if given:
         raise ValueError(f'no flag --{given[0]} with {", ".join(names)}: these measure the model itself, not samples')
-
-
-def _data(config, stored, facts):
-    """The data to measure by. Raises ValueError for data that are not the model's."""
-    data = build.source(config)
-    if build.shape(data) != facts.shape or data.dtype != facts.dtype:
-        raise ValueError(f'the data are {build.shape(data)} {data.dtype}, the model is of {facts.shape} {facts.dtype}')
-    if facts.classes and tuple(data.classes) != facts.classes:
-        raise ValueError('the classes of the data are not those that the model was trained on')
-    trained_on = config['data'].get('split') == stored['data'].get('split')
-    if trained_on and data.fingerprint != facts.fingerprint:
-        raise ValueError('the data are not those of the training: name another --config.data.data_dir or --split')
-    return data
-
-
-def _own(stored, config, facts, data):
-    """The data that the run was trained on, which a classifier is made of whatever it is used for."""
-    if data.fingerprint == facts.fingerprint:
-        return data
-    place = {key: config['data'][key] for key in ('data_dir',) if key in config['data']}
-    return build.source({**config, 'data': {**stored['data'], **place}})
-
-
-def _examples(data, args) -> np.ndarray:
-    """Which examples are measured: int64 [num]."""
-    num = min(len(data), NUM) if args.num is None else args.num
-    if not 1 <= num <= len(data):
-        raise ValueError(f'--num={num}: there are {len(data)} examples')
-    if not 0 <= args.seed < 2**31:
-        raise ValueError(f'--seed={args.seed}: seeds lie in [0, 2**31)')
-    return pipeline.example_ids(np.arange(num), len(data), args.seed)
-
-
-def _gathered(run, data, ids) -> dict:
-    """The images and the conditions in use, with their places in the data set."""
-    batch = data.gather(ids)
-    captions = batch.pop('caption', None)
-    if run.facts.tokenizer:
-        batch['tokens'] = run.facts.tokenizer.encode(captions)
-    return {**run.inputs(batch), 'index': ids.astype(np.int32)}

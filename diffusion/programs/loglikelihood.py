@@ -1,15 +1,18 @@
 """The metrics `bpd` and `nll` of `diffusion evaluate`: how probable a model finds its data."""
 
+import collections
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import numpy as np
 
 from diffusion import build, usage
 from diffusion.core import bound, dequantisation, divergence, likelihood, loss, randomness
-from diffusion.programs import calls, solving
-from diffusion.runtime import status
+from diffusion.programs import blocks, calls, opening, results, solving
 
 DEQUANTISATION = 'uniform'
 
@@ -34,6 +37,89 @@ class Unit:
     scale: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """What is measured. arrays: [N, ...], 'image', the conditions in use, 'index'; batch: examples a call."""
+
+    arrays: dict
+    batch: int
+    seed: int
+    fingerprint: str
+
+    def __len__(self):
+        return len(self.arrays['index'])
+
+
+@dataclasses.dataclass(frozen=True)
+class Likelihood:
+    """A metric of a run. asked: how it is computed, JSON values; dims: values of an image; programs: (batch, count) ->
+    `calls.Calls` by name, compiled once; unfinished: (images, count) -> what to say of those without a result."""
+
+    unit: Unit
+    asked: dict
+    dims: int
+    programs: Callable[[int, int], dict[str, calls.Calls]]
+    unfinished: Callable[[int, int], str]
+
+    def request(self, examples: Examples, weights: str) -> dict:
+        """The protocol, which is known before anything is computed."""
+        chosen = {'fingerprint': examples.fingerprint, 'count': len(examples), 'seed': examples.seed}
+        return {'metric': self.unit.name, **chosen, 'weights': weights, **self.asked}
+
+    def batch(self, examples: Examples) -> int:
+        return self.programs(examples.batch, len(examples))['exact'].batch
+
+    def blocks(self, folder: Path, examples: Examples, taken: opening.Taken) -> blocks.Blocks:
+        """Where the estimates of a checkpoint are kept; the same for any number of examples."""
+        about = {'checkpoint': taken.mark, 'fingerprint': examples.fingerprint, 'seed': examples.seed, **self.asked}
+        name = f'{self.unit.name}_step_{taken.step}'
+        return blocks.plan(folder, name, about, len(examples), self.batch(examples))
+
+    def measure(self, examples, chosen, taken, kept, slugs, at) -> list[results.Result] | None:
+        """See `cells.Cell`. chosen: `blocks.asked`."""
+        compute = functools.partial(self.estimate, taken.weights, examples)
+        found = kept.fill(self.unit.name, chosen, at, compute)
+        if found is None:
+            return None
+        report, lines = self.summary(found)
+        asked = self.request(examples, taken.name)
+        return [results.Result(self.unit.name, self.unit.name, report, asked, '', tuple(lines))]
+
+    def estimate(self, weights, examples: Examples, span, report=lambda done: None) -> dict[str, np.ndarray]:
+        """What the programs find of the examples from span[0] to span[1], 'PROGRAM FIELD' to [n, ...]."""
+        programs = self.programs(examples.batch, len(examples))
+        found: dict[str, list] = collections.defaultdict(list)
+        count, done = span[1] - span[0], 0
+        rows_of = functools.partial(_rows, examples.arrays, span[0])
+        for name, compiled in programs.items():
+            for part in compiled.over(weights, rows_of, count):
+                arrays = {field: value for field, value in part._asdict().items() if value is not None}
+                for field, value in arrays.items():
+                    found[f'{name} {field}'].append(value)
+                done += len(value)
+                report(done // len(programs))
+        joined = {key: np.concatenate(parts) for key, parts in found.items()}
+        late = int((~joined['exact finished']).sum())
+        if late:
+            raise usage.UsageError(self.unfinished(late, count))
+        return joined
+
+    def summary(self, found: dict[str, np.ndarray]) -> tuple[dict, list[str]]:
+        """JSON values, and what to print of them."""
+        scale = self.unit.scale / self.dims
+        report, lines = _summary(self.unit, -scale * found['exact value'], found['exact nfe'])
+        parts = {key.split()[1]: scale * value for key, value in found.items() if key.startswith('bound ')}
+        if parts:
+            report['bound'] = _bound(self.unit, parts)
+            value, error = report['bound']['value'], _shown(report['bound']['standard_error'])
+            lines.append(f'bound {value:.4f} ± {error} {self.unit.label} ({self.asked["bound_steps"]} steps)')
+        return report, lines
+
+
+def _rows(arrays, start, rows):
+    return {name: value[start + rows] for name, value in arrays.items()}
+
+
 def bpd(run: build.Experiment, grid, args):
     """Bits a value of 8-bit images; an upper bound on them, by dequantisation."""
     if run.facts.dtype != 'uint8':
@@ -53,7 +139,6 @@ def nll(run: build.Experiment, grid, args):
 
 
 def _metric(run, grid, args, unit, dequantised):
-    """(weights, inputs, count, batch) -> the report, a dict of JSON values, and what to print of it."""
     method = solving.method(args)
     probes = _probes(args, math.prod(run.facts.shape))
     if args.bound is not None and args.bound < 1:
@@ -80,31 +165,26 @@ def _metric(run, grid, args, unit, dequantised):
         levels = bound.levels(low, high, args.bound)
         return bound.variational(build.denoise(run, params, cond), loss.to_unit(x), levels, keys, decoder)
 
-    def measure(weights, inputs, count, batch):
-        scale = unit.scale / math.prod(run.facts.shape)
-        found = _over(calls.compiled(calls.precise(exact), grid, batch, count), weights, inputs, count, unit.name)
-        if not found.finished.all():
-            raise usage.UsageError(solving.unfinished(int((~found.finished).sum()), count, args))
-        report, lines = _summary(unit, -scale * found.value, found.nfe)
-        report['protocol'] = {
-            'dequantisation': dequantised,
-            'probe': args.probe,
-            'probes': probes,
-            'solver': dataclasses.asdict(method),
-            'sigma_min': low,
-            'sigma_max': high,
-            'bound_steps': args.bound,
-        }
-        if args.bound:
-            parts = _over(calls.compiled(calls.precise(bounded), grid, batch, count), weights, inputs, count, 'bound')
-            report['bound'] = _bound(unit, {name: scale * part for name, part in parts._asdict().items()})
-            lines.append(
-                f'bound {report["bound"]["value"]:.4f} ± {_shown(report["bound"]["standard_error"])} {unit.label} '
-                f'({args.bound} steps)'
-            )
-        return report, lines
+    @functools.cache
+    def programs(batch, count):
+        found = {'exact': exact, 'bound': bounded} if args.bound else {'exact': exact}
+        return {name: calls.compiled(calls.precise(one), grid, batch, count) for name, one in found.items()}
 
-    return measure
+    asked = {
+        'dequantisation': dequantised,
+        'probe': args.probe,
+        'probes': probes,
+        'solver': dataclasses.asdict(method),
+        'sigma_min': low,
+        'sigma_max': high,
+        'bound_steps': args.bound,
+    }
+    unfinished = functools.partial(_unfinished, args)
+    return Likelihood(unit, asked, math.prod(run.facts.shape), programs, unfinished)
+
+
+def _unfinished(args, late, count):
+    return solving.unfinished(late, count, args)
 
 
 def _probes(args, dims):
@@ -125,17 +205,6 @@ def _keys(start, name, inputs):
 
 def _split(inputs):
     return inputs['image'], {name: value for name, value in inputs.items() if name not in ('image', 'index')}
-
-
-def _over(compiled, weights, inputs, count, name):
-    """The results of all calls, end to end."""
-    parts, done = [], 0
-    with status.Status(name, count) as line:
-        for part in compiled.over(weights, inputs, count):
-            parts.append(part)
-            done = min(done + compiled.batch, count)
-            line.update(done)
-    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
 
 def _summary(unit, estimates, nfe):

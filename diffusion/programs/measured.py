@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -44,21 +44,24 @@ def missing(workdir: str, options) -> str:
 
 
 def logged(path: Path, metric: str) -> dict[int, float]:
-    """{step: value} of a metrics.jsonl; half a line, of a process that is writing it, is left out."""
-    return {row['step']: row[metric] for row in _rows(path) if isinstance(row.get(metric), int | float)}
+    """{step: value} of a metrics.jsonl."""
+    return {row['step']: row[metric] for row in rows(path) if isinstance(row.get(metric), int | float)}
 
 
 def names_logged(path: Path) -> set[str]:
     """What a metrics.jsonl has numbers of."""
-    return {name for row in _rows(path) for name, value in row.items() if isinstance(value, int | float)} - {'step'}
+    return {name for row in rows(path) for name, value in row.items() if isinstance(value, int | float)} - {'step'}
 
 
-def _rows(path):
-    for line in path.read_text(encoding='utf-8').splitlines() if path.exists() else ():
+def rows(path: Path) -> Iterator[dict]:
+    """The lines of a metrics.jsonl; half a line, of a process that is writing it, is left out."""
+    for line in path.read_text(encoding='utf-8', errors='replace').splitlines() if path.exists() else ():
         try:
-            yield json.loads(line)
+            row = json.loads(line)
         except json.JSONDecodeError:
             continue
+        if isinstance(row, dict) and isinstance(row.get('step'), int):
+            yield row
 
 
 def _evaluated(path):

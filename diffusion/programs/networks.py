@@ -4,7 +4,7 @@ that is trained on the set itself."""
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ import numpy as np
 
 from diffusion.data import sources
 from diffusion.evaluation import protocol, tensorfile
-from diffusion.nets import classifier, dinov2, functional, inception, resizing
+from diffusion.nets import classifier, clip, dinov2, functional, inception, resizing
 from diffusion.programs import calls, classifying, fetching
 from diffusion.runtime import mesh as meshes
 from diffusion.runtime import writer
 
-KINDS = ('classifier', 'inception', 'dinov2', *(name for name in fetching.FILES if name.startswith('dinov2-')))
+KINDS = ('classifier', 'inception', 'clip', 'dinov2', *(name for name in fetching.FILES if name.startswith('dinov2-')))
 # What Inception is shown: pictures as TensorFlow 1 resized them, which FID means, or as clean-FID does.
 RESIZES = {
     'tf1': (resizing.tensorflow, 'bilinear to 299 as TensorFlow 1 (no antialias, corners not aligned)'),
@@ -32,29 +32,39 @@ CACHE = '.features'  # beside the workdir: runs on one set share its classifier
 @dataclasses.dataclass(frozen=True)
 class Extractor:
     """label: what results are named by, '' for the published Inception alone; told: of the network, JSON values, for
-    the protocol; apply: (params, images uint8 [B, H, W, C]) -> features [B, D], logits [B, K]."""
+    the protocol; apply: (params, images uint8 [B, H, W, C]) -> features [B, D], logits [B, K]; classes: K."""
 
     label: str
     told: dict
     params: Any
     apply: Callable
+    classes: int = 0
 
-    def over(self, grid, batch: int, parts: Iterable[np.ndarray], most: int):
-        """The features and logits of uint8 images [n, H, W, C] that come in parts: for each part a pair of arrays."""
+    def on(self, grid, batch: int, most: int) -> Callable[[Iterable[np.ndarray]], Iterator[tuple]]:
+        """Compiled once for calls of so many pictures: uint8 images [n, H, W, C] in parts -> for each part a pair of
+        arrays, the features and the logits. most: pictures in all, where they are fewer than a call's worth."""
         compiled = calls.compiled(
             calls.precise(lambda params, inputs: self.apply(params, inputs['image'])), grid, batch, most
         )
         params = jax.device_put(self.params, meshes.replicated(grid))
-        for images in parts:
-            found = list(compiled.over(params, lambda rows, part=images: {'image': part[rows]}, len(images)))
-            yield tuple(np.concatenate(some) for some in zip(*found))
+
+        def over(parts):
+            for images in parts:
+                found = list(compiled.over(params, lambda rows, part=images: {'image': part[rows]}, len(images)))
+                yield tuple(np.concatenate(some) for some in zip(*found))
+
+        return over
+
+
+# For metrics of pixels alone.
+BLIND = Extractor('', {'network': 'none', 'features': 0}, {}, lambda params, images: (jnp.zeros((len(images), 0)),) * 2)
 
 
 def add_flags(parser) -> None:
     parser.add_argument(
         '--features',
         metavar='NETWORK',
-        help='inception, dinov2, classifier, or one with :FILE, of its weights (default: classifier)',
+        help='inception, dinov2, clip:FILE, classifier, or one with :FILE, of its weights (default: classifier)',
     )
     parser.add_argument('--features-sha256', metavar='HEX', help='of a FILE of weights that is not a published one')
     parser.add_argument(
@@ -72,6 +82,8 @@ def open(args, channels: int, own: Callable[[], sources.Source], folder: str) ->
         raise ValueError(f'--resize={args.resize} is of --features=inception: leave it out')
     if kind == 'inception':
         return _inception(*_published(kind, path, args.features_sha256, channels), args.resize or 'tf1', channels)
+    if kind == 'clip':
+        return _clip(path, args.features_sha256, channels)
     if kind != 'classifier':
         return _dinov2(*_published(kind, path, args.features_sha256, channels), channels)
     if args.features_sha256:
@@ -94,8 +106,7 @@ def _published(kind, path, wanted, channels):
             f'(sha256 {of.sha256}) to there, or name their place, --features={kind}:FILE; --features=classifier needs '
             'no download'
         )
-    if channels not in (1, 3):
-        raise ValueError(f'{kind} sees RGB or grey pictures, these have {channels} channels')
+    _check_channels(kind, channels)
     tensors, _, found = tensorfile.read(place)
     known = [one.sha256 for other, one in fetching.FILES.items() if other.startswith(kind)]
     if wanted and len(wanted) < 8:
@@ -128,7 +139,11 @@ def _inception(place, tensors, found, resize, channels):
     # FID without any qualifier is of the published weights seen as TensorFlow 1 did.
     published = found == fetching.FILES['inception'].sha256
     label = '-'.join(([] if published else [f'inception-{found[:8]}']) + ([] if resize == 'tf1' else [resize]))
-    return Extractor(label, told, params, lambda params, images: network.apply(params, _coloured(images, channels)))
+
+    def apply(params, images):
+        return network.apply(params, _coloured(images, channels))
+
+    return Extractor(label, told, params, apply, inception.CLASSES)
 
 
 def _dinov2(place, tensors, found, channels):
@@ -148,11 +163,44 @@ def _dinov2(place, tensors, found, channels):
     }
 
     def apply(params, images):
-        # It tells no classes apart: there are no logits.
         return network.apply(params, dinov2.seen(_coloured(images, channels))), jnp.zeros((len(images), 0))
 
     name = next((name for name, one in fetching.FILES.items() if one.sha256 == found), f'dinov2-{found[:8]}')
     return Extractor(name, told, params, apply)
+
+
+def _clip(path, wanted, channels):
+    if not path or not Path(path).is_file():
+        raise ValueError(
+            f'--features=clip:{path or "FILE"}: the model.safetensors of a CLIP in the layout of Hugging Face is '
+            'wanted; --features=classifier needs no download'
+        )
+    _check_channels('clip', channels)
+    tensors, _, found = tensorfile.read(path)
+    if wanted and not found.startswith(wanted.lower()):
+        raise ValueError(f'{path} has sha256 {found}, not {wanted}: it is damaged or other weights')
+    with _of(path):
+        sizes, params = clip.image_tower(tensors)
+    network = functional.functional(lambda rngs: clip.ImageTower(**sizes, rngs=rngs))
+    told = {
+        'network': 'clip',
+        'sha256': found,
+        **sizes,
+        'features': sizes['dimensions'],
+        'resize': f'bicubic to {sizes["patch"] * sizes["side"]} with antialias, as Pillow on floats',
+        'range': "CLIP's mean and deviation; unit vectors",
+        'dtype': 'float32',
+    }
+
+    def apply(params, images):
+        return network.apply(params, _coloured(images, channels)), jnp.zeros((len(images), 0))
+
+    return Extractor(f'clip-{found[:8]}', told, params, apply)
+
+
+def _check_channels(kind, channels):
+    if channels not in (1, 3):
+        raise ValueError(f'{kind} sees RGB or grey pictures, these have {channels} channels')
 
 
 @contextlib.contextmanager
@@ -205,9 +253,11 @@ def _classifier(path, channels):
         'range': 'x / 127.5 - 1 of 8 bits',
         'dtype': 'float32',
     }
-    return Extractor(
-        'classifier', known, params, lambda params, images: network.apply(params, classifying.unit(images))
-    )
+
+    def apply(params, images):
+        return network.apply(params, classifying.unit(images))
+
+    return Extractor('classifier', known, params, apply, classes)
 
 
 def _flat(params):

@@ -1,6 +1,7 @@
 """Opening a run that was trained: its config with what one call chooses anew, and one set of its weights."""
 
 import contextlib
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -8,23 +9,39 @@ from pathlib import Path
 from diffusion import build, usage
 from diffusion import config as configs
 from diffusion.programs import workdir
-from diffusion.runtime import checkpoint, ema, mesh, platform, state, store
+from diffusion.runtime import checkpoint, ema, manifest, mesh, platform, state, store
 
 RAW = 'raw'  # the parameters themselves, where others are averages of them
 AVERAGES = 'averages'  # of a workdir: what `diffusion checkpoint ema` has made, by name and step
 PART = 'average'
 
 
-def add_flags(parser, what: str) -> None:
-    """The flags of every program that uses a run. what: what it does, as 'draw from'."""
+@dataclasses.dataclass(frozen=True)
+class Taken:
+    """Weights on every device, their name and step, and a mark that is the same in every copy of this checkpoint."""
+
+    weights: dict
+    name: str
+    step: int
+    mark: str
+
+
+def add_flags(parser, what: str, several: bool = False) -> None:
+    """The flags of every program that uses a run. what: what it does, as 'draw from'; several: weights and steps are
+    lists."""
     parser.add_argument('--workdir', required=True, metavar='DIR', help=f'the run to {what}')
     parser.add_argument(
         '--weights',
-        metavar='NAME',
+        metavar='LIST' if several else 'NAME',
         default=ema.MAIN,
         help='ema, raw, or another average of the run: `diffusion checkpoint show` names them (default: ema)',
     )
-    parser.add_argument('--step', type=int, metavar='N', help='which checkpoint (default: the newest)')
+    if several:
+        parser.add_argument(
+            '--step', metavar='LIST', help="which checkpoints, with commas, or 'all' (default: the newest)"
+        )
+    else:
+        parser.add_argument('--step', type=int, metavar='N', help='which checkpoint (default: the newest)')
 
 
 def read(folder: str) -> tuple[configs.Config, build.Facts]:
@@ -66,39 +83,78 @@ def weights(folder: str, run: build.Experiment, grid, name: str, wanted: int | N
 
     name: 'raw', an average of the checkpoints, one that `diffusion checkpoint ema` has made, or the folder of such.
     """
+    found = take(folder, run, grid, name, wanted)
+    return found.weights, found.step
+
+
+def take(folder: str, run: build.Experiment, grid, name: str, wanted: int | None = None) -> Taken:
+    """`weights` with their mark; they were whole before they were read and still are after it."""
     target = state.abstract(grid, run.network.init, run.optimizer)
-    place = checkpoint.abstract_weights(target, mesh.replicated(grid))
-    with contextlib.ExitStack() as stack:
-        with usage.checked():
-            saved, part = _opened(folder, name)
-            stack.enter_context(contextlib.closing(saved))
-            step = _good(saved, part, wanted)
-        return saved.weights(step, part, place), step
+    abstract = checkpoint.abstract_weights(target, mesh.replicated(grid))
+    with usage.checked():
+        place, part = _located(folder, name)
+        step = _good(place, part, wanted)
+        found = manifest.identity(place / str(step), part)
+    with contextlib.closing(store.Store(place, create=False)) as saved:
+        loaded = saved.weights(step, part, abstract)
+    with usage.checked():  # while it was read, a training may have removed it
+        store.check_good(place, step, (part,))
+    return Taken(loaded, name, step, found)
 
 
-def _opened(folder, name):
-    """The checkpoints, or another store, that hold weights of that name, and the name of the part that is them."""
+def steps(folder: str, name: str, asked: str | None) -> list[int]:
+    """The steps of --step: a list of those that are kept, 'all' of them, or the newest that is whole. Needs no device.
+    Raises ValueError."""
+    place, part = _located(folder, name)
+    if asked is None:
+        return [_good(place, part, None)]
+    if asked == 'all':
+        return store.steps(place)
+    words = [word.strip() for word in asked.split(',')]
+    if not all(word.isdecimal() for word in words) or len(set(map(int, words))) < len(words):
+        raise ValueError(f"--step={asked}: steps with commas, each once, or 'all'")
+    return sorted(kept(store.steps(place), int(word)) for word in words)
+
+
+def mark(folder: str, name: str, step: int) -> str:
+    """The mark of a checkpoint's weights (see `Taken`) without reading them. Raises ValueError."""
+    place, part = _located(folder, name)
+    return manifest.identity(place / str(step), part)
+
+
+def check_followed(folder: str, names: list[str]) -> None:
+    """Refuses by ValueError weights that are in no checkpoint, and those that a training does not write."""
+    for name in names:
+        if _located(folder, name)[1] == PART:
+            raise ValueError(f'--weights={name} was made afterwards: --watch follows what the checkpoints hold')
+
+
+def _located(folder, name):
+    """The folder of steps that hold weights of that name, and the name of the part that is them. Needs no device.
+    Raises ValueError."""
     apart = Path(name) if os.sep in name else Path(folder) / AVERAGES / name
     if store.steps(apart):
-        return store.Store(apart, create=False), PART
-    saved = checkpoint.open_existing(folder)
+        return apart, PART
+    place = Path(folder) / checkpoint.FOLDER
+    if not store.steps(place):
+        raise ValueError(f'{folder!r} holds no complete checkpoint: train longer, or name another --workdir')
     if name == RAW:
-        return saved, 'params'
-    readable, _ = saved.newest_good(())  # of no part at all: the newest whose manifest can be read
-    kept = [item for item in saved.items(readable) if item not in checkpoint.PARTS] if readable is not None else [name]
-    if name not in kept:
+        return place, 'params'
+    readable, _ = store.newest_good(place, ())  # of no part at all: the newest whose manifest can be read
+    items = [name] if readable is None else manifest.read(place / str(readable))['items']
+    averages = [item for item in items if item not in checkpoint.PARTS]
+    if name not in averages:
         made = sorted(path.name for path in Path(folder, AVERAGES).glob('*'))
-        saved.close()
-        raise ValueError(f'--weights={name}: invalid choice: there are {", ".join((*kept, *made, RAW))}')
-    return saved, name
+        raise ValueError(f'--weights={name}: invalid choice: there are {", ".join((*averages, *made, RAW))}')
+    return place, name
 
 
-def _good(saved, part, wanted):
+def _good(place, part, wanted):
     """The step wanted or the newest whose files of this part are what was saved. Raises ValueError."""
     if wanted is not None:
-        saved.check_good(kept(saved, wanted), (part,))
+        store.check_good(place, kept(store.steps(place), wanted), (part,))
         return wanted
-    step, damaged = saved.newest_good((part,))
+    step, damaged = store.newest_good(place, (part,))
     for message in damaged:
         print(f'{message}; falls back to step {step}' if step is not None else message, file=sys.stderr)
     if step is None:
@@ -106,12 +162,12 @@ def _good(saved, part, wanted):
     return step
 
 
-def kept(saved: checkpoint.Checkpoints, wanted: int | None) -> int:
-    """The step wanted, or the newest. Raises ValueError where it is not kept."""
+def kept(there: list[int], wanted: int | None) -> int:
+    """The step wanted of those that are kept, or the newest. Raises ValueError where it is not kept."""
     if wanted is None:
-        return saved.latest()
-    if wanted not in saved.steps():
-        raise ValueError(f'no checkpoint of step {wanted}: there are {", ".join(map(str, saved.steps()))}')
+        return there[-1]
+    if wanted not in there:
+        raise ValueError(f'no checkpoint of step {wanted}: there are {", ".join(map(str, there))}')
     return wanted
 
 

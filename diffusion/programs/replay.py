@@ -46,7 +46,7 @@ def _opened(workdir, found):
     saved = checkpoint.open_existing(workdir)
     with contextlib.ExitStack() as stack:
         stack.callback(saved.close)
-        opening.kept(saved, found['checkpoint'])
+        opening.kept(saved.steps(), found['checkpoint'])
         stack.pop_all()
     return saved
 

@@ -157,7 +157,7 @@ def weaker(args, weak: build.Experiment, step: int, grid) -> tuple[int, dict]:
     """The step and the parameters of the weaker model, for a model of `step` of the workdir."""
     folder = args.guide_workdir or args.workdir
     with usage.checked(), contextlib.closing(checkpoint.open_existing(folder)) as saved:
-        which = opening.kept(saved, args.guide_step)
+        which = opening.kept(saved.steps(), args.guide_step)
         if os.path.samefile(folder, args.workdir) and which >= step:
             raise ValueError(
                 f'the weaker model would be step {which} and the model itself step {step}: --guide-step must be '

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from diffusion import build, usage
-from diffusion.programs import badfiles, feed, logbook, measured, preview, replay, startup, steps, workdir
+from diffusion.programs import badfiles, feed, logbook, measured, preview, replay, starts, startup, steps, workdir
 from diffusion.programs import sheets as sheeting
 from diffusion.runtime import (
     checkpoint,
@@ -124,6 +124,8 @@ def train(setup: Setup, saved: checkpoint.Checkpoints, stop: preemption.Stop, do
         print(f'{folder} has {done} steps already: for more, --config.train.steps={2 * done}')
         return 0
     with contextlib.ExitStack() as stack:
+        if distributed.leads():
+            starts.write(setup, done)
         parts = _parts(setup, saved, stop, dog, done, stack)
         current, step = _begin(parts, done)
         stop.training()

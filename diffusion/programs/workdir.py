@@ -41,7 +41,7 @@ def read(workdir: str) -> tuple[configs.Config, build.Facts] | None:
 
 def describe(config: configs.Config, facts: build.Facts) -> dict:
     """What config.json and every checkpoint say of a run: JSON values."""
-    return {'config': config, 'facts': facts.to_json(), 'versions': versions(), 'commit': _commit()}
+    return {'config': config, 'facts': facts.to_json(), 'versions': versions(), 'commit': commit()}
 
 
 def write(workdir: str, description: dict) -> None:
@@ -87,7 +87,7 @@ def versions() -> dict:
     return {name: importlib.metadata.version(name) for name in names}
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     here = os.path.dirname(os.path.abspath(__file__))
     try:
         answer = subprocess.run(

@@ -28,8 +28,8 @@ class Checkpoints:
         rule = rotation.Rule(keep, every, best, *([values] if values else []), spared=self.spared)
         self._store = store.Store(self._workdir / FOLDER, rule, create)
         self.latest, self.steps, self.meta = self._store.latest, self._store.steps, self._store.meta
-        self.newest_good, self.check_good = self._store.newest_good, self._store.check_good
-        self.forget_after, self.weights, self.items = self._store.forget_after, self._store.weights, self._store.items
+        self.newest_good = self._store.newest_good
+        self.forget_after, self.weights = self._store.forget_after, self._store.weights
         self.check, self.wait, self.close = self._store.check, self._store.wait, self._store.close
 
     def settle(self) -> tuple[int, list[str]]:

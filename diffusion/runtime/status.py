@@ -25,6 +25,7 @@ class Status:
         self._console = consoles.Console(stderr=True, highlight=False, quiet=quiet)
         self._live = live.Live(console=self._console, auto_refresh=False, transient=True)
         self._begin = self._shown = time.monotonic()
+        self._waited = ''
         self.items: dict[str, str] = {}  # shown beside the step
 
     def __enter__(self):
@@ -54,7 +55,15 @@ class Status:
             *(f'{name} {value}' for name, value in self.items.items()),
         ]
         facts.append(f'ETA {duration(pace * (self._total - step))}')
-        line = '  '.join(facts)
+        self._show('  '.join(facts))
+
+    def wait_for(self, what: str) -> None:
+        """Shows what is waited for, until something else is shown; where there is no terminal, once."""
+        if what != self._waited:
+            self._waited = what
+            self._show(what)
+
+    def _show(self, line):
         if self._console.is_terminal:
             self._live.update(text.Text(line, no_wrap=True, overflow='ellipsis'), refresh=True)
         elif not self._quiet:

@@ -41,6 +41,13 @@ def newest_good(folder: Path, items: tuple[str, ...] | None = None) -> tuple[int
     return None, said
 
 
+def check_good(folder: Path, step: int, items: tuple[str, ...] | None = None) -> None:
+    """Raises manifest.Damaged where the files of a step (items: of these parts) are not what was saved."""
+    wrong = manifest.problems(folder / str(step), items)
+    if wrong:
+        raise manifest.Damaged(f'the checkpoint of step {step} is damaged: {wrong[0]}')
+
+
 class Store:
     """Saves and restores trees of arrays by step. Saving is asynchronous; on several processes all of them call.
 
@@ -136,10 +143,6 @@ class Store:
         """What `save` was given as meta."""
         return manifest.read(self.folder / str(step))['meta']
 
-    def items(self, step: int) -> dict[str, dict]:
-        """{name: {'arrays', 'numbers', 'bytes'}} of what a step holds."""
-        return manifest.read(self.folder / str(step))['items']
-
     def newest_good(self, items: tuple[str, ...] | None = None) -> tuple[int | None, list[str]]:
         """`newest_good` of this folder, the same on all processes: process 0 reads, and it alone has what to say."""
         step, said = newest_good(self.folder, items) if jax.process_index() == 0 else (None, [])
@@ -147,12 +150,6 @@ class Store:
             found = int(multihost_utils.broadcast_one_to_all(-1 if step is None else step))
             step = None if found < 0 else found
         return step, said
-
-    def check_good(self, step: int, items: tuple[str, ...] | None = None) -> None:
-        """Raises manifest.Damaged where the files of a step (items: of these parts) are not what was saved."""
-        wrong = manifest.problems(self.folder / str(step), items)
-        if wrong:
-            raise manifest.Damaged(f'the checkpoint of step {step} is damaged: {wrong[0]}')
 
     def forget_after(self, step: int, aside: Path | None = None) -> None:
         """Removes the steps after `step`, damaged ones too: they will be computed again. aside: moves them there."""

@@ -77,6 +77,13 @@ class Metrics:
         self._events.close()
 
 
+def scalars(folder, step: int, values: dict[str, float]) -> None:
+    """Numbers by name to a TensorBoard file of their own in `folder`, beside those of other processes."""
+    with tensorboardX.SummaryWriter(str(folder), filename_suffix=f'.{os.getpid()}.{step}.{time.time_ns()}') as events:
+        for name, value in values.items():
+            events.add_scalar(name, value, step)
+
+
 class Unwritten:
     """`Metrics` of a process that leaves the writing to another."""
 

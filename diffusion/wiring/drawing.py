@@ -1,6 +1,7 @@
 """From an experiment and the weights it has learned to a denoiser and to samples."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +13,18 @@ from diffusion.wiring import levels as noise
 from diffusion.wiring import steering as steer
 
 
-def sampling(run: experiments.Experiment, config: configs.Config, steering: steer.Steering = steer.UNSTEERED):
+def sampling(
+    run: experiments.Experiment,
+    config: configs.Config,
+    steering: steer.Steering = steer.UNSTEERED,
+    around: Callable = lambda denoise: denoise,
+):
     """(params, seeds: [B], cond: dict of [B, ...], sigmas: [N + 1], scale, beside) -> `chain.Sampled`, to be jitted.
 
     config: the run's own, or with other values in the sections of `SAMPLING`. beside: `Steering.arrays`, and the weaker
-    model's parameters as 'weak' where there is one; other values of these compile nothing. The images are of the data's
-    dtype. Image i depends on its own seed alone, not on the batch; it is not finished where it is not finite.
+    model's parameters as 'weak' where there is one; other values of these compile nothing. around: denoise -> denoise,
+    put around what the sampler calls, guided as it is. The images are of the data's dtype. Image i depends on its own
+    seed alone, not on the batch; it is not finished where it is not finite.
     """
     sampler = configs.construct(config, 'sampler', schema.SCHEMA)
     steer.check_guidance(config, run.facts, run.null, run.train, steering)
@@ -39,7 +46,7 @@ def sampling(run: experiments.Experiment, config: configs.Config, steering: stee
         denoise = limit(denoise)
         if learned:
             denoise = _with_fraction(denoise if steered else None, functools.partial(run.moments, params), cond)
-        drawn = chain.generate(denoise, sampler, sigmas, keys, run.facts.shape)
+        drawn = chain.generate(around(denoise), sampler, sigmas, keys, run.facts.shape)
         finite = jnp.all(jnp.isfinite(drawn.x), range(1, drawn.x.ndim))
         drawn = drawn._replace(finished=drawn.finished & finite)
         return drawn._replace(x=loss.to_uint8(drawn.x)) if run.facts.dtype == 'uint8' else drawn

@@ -224,6 +224,13 @@ def test_the_interval_of_fid_holds_it_and_ends_above_zero():
         found = [frechet.fid(draw(), reference, 20).ends for _ in range(60)]
         assert min(low for low, _ in found) > 0
         assert np.mean([low < mean < high for low, high in found]) > 0.9
+    # Over few blocks Student's interval is wide, and ends where the number does.
+    several = interval.repeated([interval.positive(value, [0.1, 0.3], '', 0) for value in (0.2, 0.9, 0.4)], '')
+    assert several.ends[0] == 0 and several.ends[1] == pytest.approx(
+        0.5 + stats.t.ppf(0.975, 2) * np.std([0.2, 0.9, 0.4], ddof=1) / math.sqrt(3)
+    )
+    alike = [interval.share(np.arange(20) < 20, '')] * 3
+    assert interval.repeated(alike, '').ends == alike[0].ends and alike[0].ends[0] < 1
     same = rng.standard_normal((50, 3))
     low, high = interval.positive(0.0, [0.1, 0.3], '', 0).ends
     assert low == 0 and high == pytest.approx(1.96 * np.std([0.1, 0.3], ddof=1), rel=1e-3)

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -71,6 +72,19 @@ def trained(diffusion, tmp_path_factory):
     done = diffusion('train', *TINY, f'--workdir={folder}')
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    """copied(name) -> a workdir like `trained`'s, without results, to be written into. It lies beside that one, so that
+    they share a classifier."""
+
+    def copy(name='run'):
+        folder = trained.parent / f'{tmp_path.name}-{name}'
+        shutil.copytree(trained, folder, ignore=shutil.ignore_patterns('eval'))
+        return folder
+
+    return copy
 
 
 @pytest.fixture(scope='session')

@@ -1,7 +1,6 @@
 """`diffusion data check` and `bench`, and what every action refuses."""
 
 import dataclasses
-import html.parser
 import json
 import time
 import types
@@ -12,6 +11,7 @@ import pytest
 
 from diffusion.data import sources
 from diffusion.programs import data_bench, feed
+from tests.programs import pages
 
 
 def picture(seed, height=12, width=12, channels=3):
@@ -33,28 +33,6 @@ def folder(tmp_path):
     return root
 
 
-class Page(html.parser.HTMLParser):
-    """The text of a page, its pictures, and whatever it would fetch."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.words, self.images, self.open = [], [], []
-        self.text = path.read_text(encoding='utf-8')
-        self.feed(self.text)
-
-    def handle_starttag(self, tag, attrs):
-        if tag == 'img':
-            self.images.append(dict(attrs)['src'])
-        if tag not in ('meta', 'img'):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
-
-
 def test_check_says_what_is_there_and_writes_a_page_that_needs_nothing(call, folder, tmp_path):
     done = call('data', 'check', folder, '--image-size=12', f'--out={tmp_path / "out"}')
     assert done.returncode == 0, done.stderr
@@ -66,8 +44,8 @@ def test_check_says_what_is_there_and_writes_a_page_that_needs_nothing(call, fol
     assert (
         'a 12 b 8' in said and '2 times a/03.png, b/07.png' in said and 'verdict: can be trained on: 1 copies' in said
     )
-    page = Page(tmp_path / 'out' / 'check.html')
-    assert not page.open and len(page.images) == 20
+    page = pages.Page(tmp_path / 'out' / 'check.html')
+    assert len(page.images) == 20
     assert all(source.startswith('data:image/png;base64,') for source in page.images)
     assert not any(word in page.text for word in ('http:', 'https:', '<script', '<link', 'url('))
     assert 'prefers-color-scheme: dark' in page.text and 'width=device-width' in page.text
@@ -84,7 +62,7 @@ def test_check_of_a_bad_set_is_1_and_names_the_files(call, folder):
     strange = folder / 'a' / '<b>&.png'
     strange.write_bytes(b'')
     assert call('data', 'check', folder, f'--out={folder.parent / "out"}').returncode == 1
-    page = Page(folder.parent / 'out' / 'check.html')
+    page = pages.Page(folder.parent / 'out' / 'check.html')
     assert '<b>&' not in page.text and any('<b>&.png' in word for word in page.words)
 
 

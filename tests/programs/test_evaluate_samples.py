@@ -5,11 +5,12 @@ import json
 
 import numpy as np
 import pytest
-from scipy import linalg
 
 from diffusion.data import sources
 from diffusion.evaluation import tensorfile
-from diffusion.programs import classifying, fetching, generated, networks, references
+from diffusion.nets import dinov2, functional
+from diffusion.programs import classifying, fetching, generated, networks
+from tests.nets import test_dinov2
 
 # Enough to compile and to be whole, no more.
 SHORT = classifying.Recipe(steps=12, batch=32)
@@ -39,7 +40,7 @@ def test_samples_are_measured_with_their_protocol(call, trained, data_dir, tmp_p
     assert fid['name'] == 'FID-40[classifier]' and 'biased' in fid['note'] and 'FID-40[classifier]' in done.stdout
     assert all('[classifier]' in one['name'] for one in found.values())
     low, high = fid['interval']
-    assert low < fid['value'] < high and fid['error']['method'] == 'bootstrap of the samples, log-normal'
+    assert low < fid['value'] < high and fid['error']['method'] == 'bootstrap of the samples, log-normal' and low > 0
     asked = fid['protocol']
     assert asked['count'] == 40 and asked['seeds'] == '0-39' and asked['weights'] == 'ema'
     assert asked['nfe'] == 5 and asked['steps'] == 3 and asked['sampler']['name'] == 'heun'
@@ -49,8 +50,10 @@ def test_samples_are_measured_with_their_protocol(call, trained, data_dir, tmp_p
     # One classifier for all runs beside each other; the same call gives the same numbers.
     (stored,) = (trained.parent / networks.CACHE).glob('classifier-*.safetensors')
     assert tensorfile.read(stored)[2] == asked['features']['sha256']
-    refused = call(*words)
-    assert refused.returncode == 2 and '--overwrite' in refused.stderr
+    written = {path: path.stat().st_mtime_ns for path in (trained / 'eval').iterdir()}
+    repeated = call(*words)
+    assert repeated.returncode == 0 and 'measured before, --overwrite measures again' in repeated.stdout
+    assert {path: path.stat().st_mtime_ns for path in (trained / 'eval').iterdir()} == written
     again = call(*words, '--overwrite')
     assert again.returncode == 0 and results(trained) == found and 'not to be compared' not in again.stdout
 
@@ -58,10 +61,13 @@ def test_samples_are_measured_with_their_protocol(call, trained, data_dir, tmp_p
     reference = tmp_path / 'ref.npz'
     made = call('evaluate', 'stats', 'tfds:emoji/faces_16', '-o', reference, f'--features=classifier:{stored}')
     assert made.returncode == 0 and '137 pictures' in made.stdout, made.stderr
-    against = (*words[:2], '--metrics=fid,is', *DRAW, f'--reference={reference}', '--overwrite')
+    against = (*words[:2], '--metrics=fid,is', *DRAW, f'--reference={reference}')
     other = call(*against)
     assert other.returncode == 0, other.stderr
-    value = results(trained)['fid_classifier_step_8.json']
+    # It has a file of its own: the result by the other protocol stays.
+    assert results(trained)['fid_classifier_step_8.json'] == fid
+    (apart,) = (trained / 'eval').glob('fid_classifier_?*_step_8.json')
+    value = json.loads(apart.read_text())
     assert value['value'] == pytest.approx(fid['value'], rel=1e-6)
     assert value['protocol_hash'] != fid['protocol_hash']
 
@@ -87,8 +93,8 @@ def _check_refused_references(call, trained, reference, stored, folder):
     def told(part, key, value):
         return np.array(json.dumps({**about, part: {**about[part], key: value}}))
 
-    sigma = kept['sigma'].copy()
-    sigma[0, 0] = np.nan
+    spoilt = kept['features'].copy()
+    spoilt[0, 0] = np.nan
     (folder / 'cut.npz').write_bytes(reference.read_bytes()[:5000])
     np.savez(folder / 'foreign.npz', mu=np.zeros(64), sigma=np.eye(64))
     np.savez(folder / 'wide.npz', mu=np.zeros(2048), sigma=np.zeros((2048, 2048), np.float32))
@@ -98,12 +104,12 @@ def _check_refused_references(call, trained, reference, stored, folder):
             'of pictures 32x32x3, the samples are 16x16x3',
         ),
         (changed('net.npz', about=told('network', 'sha256', '0' * 64)), 'of another sha256'),
-        (changed('nan.npz', sigma=sigma), 'not finite'),
+        (changed('nan.npz', features=spoilt), 'does not hold the finite features'),
         (changed('few.npz', features=kept['features'][:9]), 'does not hold'),
         (changed('odd.npz', about=np.array('{')), 'cannot be read'),
         (folder / 'cut.npz', 'damaged'),
         (folder / 'foreign.npz', 'does not say which network'),
-        (folder / 'wide.npz', 'of 2048 features'),
+        (folder / 'wide.npz', 'does not say which network'),
         (folder / 'none.npz', 'is not there: diffusion evaluate stats'),
         (stored, 'damaged or no .npz'),
     ):
@@ -164,6 +170,46 @@ def test_weights_with_another_hash_are_refused_before_they_are_used(tmp_path):
         networks.open(args(f'inception:{path}', mark[:10], None), 4, None, '')
 
 
+def test_networks_are_named_by_what_they_are(tmp_path, monkeypatch):
+    """Published weights, seen as FID means it, have no qualifier; any other network, file or resizing has one."""
+    path = tmp_path / 'x.safetensors'
+    path.write_bytes(tensorfile.packed({'x': np.zeros(2, np.float32)}, {}))
+    mark = tensorfile.read(path)[2]
+    monkeypatch.setattr(networks.inception, 'parameters', lambda tensors: {})
+    args = dataclasses.make_dataclass('Args', ['features', 'features_sha256', 'resize'])
+    made = {how: networks.open(args(f'inception:{path}', mark, how), 3, None, '') for how in (None, 'tf1', 'clean')}
+    assert made[None].label == made['tf1'].label == f'inception-{mark[:8]}' and made[None].told == made['tf1'].told
+    assert made['clean'].label == f'inception-{mark[:8]}-clean' and 'antialias' in made['clean'].told['resize']
+    known = dataclasses.replace(fetching.FILES['inception'], sha256=mark)
+    monkeypatch.setitem(fetching.FILES, 'inception', known)
+    assert networks.open(args(f'inception:{path}', None, None), 3, None, '').label == ''
+    assert networks.open(args(f'inception:{path}', None, 'clean'), 3, None, '').label == 'clean'
+
+
+def test_dinov2_sees_pictures_of_any_size_and_tells_no_classes(tmp_path):
+    rng = np.random.default_rng(0)
+    zeros = test_dinov2.published(width=64, depth=1, hidden=96, side=3)
+    tensors = {name: rng.standard_normal(value.shape).astype(np.float32) for name, value in zeros.items()}
+    path = tmp_path / 'dino.safetensors'
+    path.write_bytes(tensorfile.packed(tensors, {}))
+    mark = tensorfile.read(path)[2]
+    args = dataclasses.make_dataclass('Args', ['features', 'features_sha256', 'resize'])
+    with pytest.raises(ValueError, match=f'sha256 {mark}, not b938bf1b.* or 0b8b82f8'):
+        networks.open(args(f'dinov2:{path}', None, None), 3, None, '')
+    seen = networks.open(args(f'dinov2:{path}', mark, None), 1, None, '')
+    assert seen.label == f'dinov2-{mark[:8]}' and seen.told['depth'] == 1 and not seen.classes
+    images = rng.integers(0, 256, (3, 20, 30, 1), dtype=np.uint8)
+    features, logits = seen.apply(seen.params, images)
+    sizes = dinov2.shape(tensors)
+    network = functional.functional(lambda rngs: dinov2.DINOv2(**sizes, rngs=rngs))
+    direct = network.apply(dinov2.parameters(tensors, **sizes), dinov2.seen(np.repeat(images, 3, -1)))
+    np.testing.assert_allclose(features, direct, rtol=1e-4, atol=1e-4)
+    assert features.shape == (3, 64) and logits.shape == (3, 0)
+    path.write_bytes(path.read_bytes() + b'x')
+    with pytest.raises(ValueError, match='damaged or other weights'):
+        networks.open(args(f'dinov2:{path}', mark, None), 3, None, '')
+
+
 def test_samples_that_are_not_finite_are_an_error(call, trained, data_dir, monkeypatch):
     monkeypatch.setenv('TFDS_DATA_DIR', data_dir)
     before = results(trained)
@@ -174,27 +220,14 @@ def test_samples_that_are_not_finite_are_an_error(call, trained, data_dir, monke
             yield drawn._replace(finished=np.arange(len(drawn.x)) != 3)
 
     monkeypatch.setattr(generated.drawing.Artist, 'draw', broken)
-    done = call('evaluate', f'--workdir={trained}', '--metrics=fid', *DRAW, '--overwrite')
-    assert done.returncode == 2 and '1 of 40 samples (seed 3 is the first) are not finite' in done.stderr
+    done = call('evaluate', f'--workdir={trained}', '--metrics=fid', *DRAW, '--seed=1')
+    assert done.returncode == 2 and '1 of 40 samples (seed 1000003 is the first) are not finite' in done.stderr
     assert results(trained) == before
 
 
 def test_numbers_are_no_pictures(call, points):
     done = call('evaluate', f'--workdir={points}', '--metrics=fid')
     assert done.returncode == 2 and 'are of pictures' in done.stderr
-
-
-def test_statistics_of_other_programs_serve_the_inception_network(tmp_path):
-    told = {'network': 'inception-2015-12-05', 'features': 2048}
-    extractor = networks.Extractor('', told, None, None)
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((3000, 2048))
-    covariance = np.cov(x, rowvar=False)
-    np.savez(tmp_path / 'fid_stats.npz', mu=x.mean(0), sigma=covariance)
-    found = references.read(str(tmp_path / 'fid_stats.npz'), extractor, (32, 32, 3))
-    np.testing.assert_allclose(found.moments.covariance, covariance)
-    assert found.features is None and found.count is None and len(found.told['fingerprint']) == 64
-    assert linalg.norm(found.moments.mean - x.mean(0)) == 0
 
 
 def test_the_classifier_learns_its_set():
