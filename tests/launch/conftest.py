@@ -134,3 +134,39 @@ def project(tmp_path, monkeypatch):
         subprocess.run(('git', '-C', str(folder), *words), check=True)
     monkeypatch.chdir(folder)
     return folder
+
+
+# What runs in place of `diffusion`: says its words and a variable, then does what the first word says.
+WAITING = b"""
+import os, pathlib, signal, sys, time
+print(sys.argv[1:], os.environ.get('TOKEN'), flush=True)
+with open(os.path.join(os.environ['STARTS'], str(os.getpid())), 'w'):
+    pass
+if sys.argv[1] == 'end':
+    sys.exit(int(sys.argv[2]))
+if sys.argv[1] == 'save':
+    signal.signal(signal.SIGTERM, lambda *_: (print('saved', flush=True), os._exit(75)))
+if sys.argv[1] == 'stubborn':
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print('ready', flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.fixture
+def here(project, tmp_path, monkeypatch):
+    """here(*words) starts `diffusion launch WORDS` in a project whose program only waits to be told to save."""
+    (project / 'diffusion').mkdir()
+    (project / 'diffusion' / '__init__.py').write_text('')
+    (project / 'diffusion' / 'cli.py').write_bytes(WAITING)
+    (tmp_path / 'starts').mkdir()
+    monkeypatch.setenv('STARTS', str(tmp_path / 'starts'))
+    monkeypatch.setenv('DIFFUSION_LAUNCH_HOME', str(tmp_path / 'home'))
+    monkeypatch.setenv('PYTHONPATH', str(ROOT))
+
+    def start(*words):
+        # -P: the launcher is this project's, and not the one in the current folder.
+        call = (sys.executable, '-P', '-m', 'diffusion.cli', 'launch', *words)
+        return subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    return start

@@ -10,22 +10,7 @@ import time
 import pytest
 
 from launch import agent, hosts, tree
-
-# What runs in place of `diffusion`: says its words and a variable, then does what the first word says.
-PROGRAM = b"""
-import os, pathlib, signal, sys, time
-print(sys.argv[1:], os.environ.get('TOKEN'), flush=True)
-with open(os.path.join(os.environ['STARTS'], str(os.getpid())), 'w'):
-    pass
-if sys.argv[1] == 'end':
-    sys.exit(int(sys.argv[2]))
-if sys.argv[1] == 'save':
-    signal.signal(signal.SIGTERM, lambda *_: (print('saved', flush=True), os._exit(75)))
-if sys.argv[1] == 'stubborn':
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-print('ready', flush=True)
-time.sleep(300)
-"""
+from tests.launch import conftest
 
 
 @pytest.fixture
@@ -33,7 +18,9 @@ def call(tmp_path, monkeypatch):
     """call(words of the program) prepares; call.agent(action, ...) -> its answer."""
     monkeypatch.setenv('STARTS', str(tmp_path / 'starts'))
     (tmp_path / 'starts').mkdir()
-    archive = tree.archive({'diffusion/__init__.py': (0o644, b'', ''), 'diffusion/cli.py': (0o644, PROGRAM, '')})
+    archive = tree.archive(
+        {'diffusion/__init__.py': (0o644, b'', ''), 'diffusion/cli.py': (0o644, conftest.WAITING, '')}
+    )
     (tmp_path / 'tree.tar.gz').write_bytes(archive)
 
     class Call:

@@ -64,6 +64,10 @@ def cluster(tmp_path, monkeypatch):
         assert time.monotonic() < end, (folder / 'slurmctld.log').read_text()
         time.sleep(0.5)
     yield folder
+    subprocess.run(('scancel', '--name=toy'), check=False)
+    end = time.monotonic() + 60
+    while subprocess.run(('squeue', '-h'), capture_output=True, check=False).stdout and time.monotonic() < end:
+        time.sleep(0.5)
     for daemon in reversed(daemons):
         daemon.terminate()
         daemon.wait(30)
@@ -83,4 +87,21 @@ def test_a_real_slurm_runs_the_job_and_goes_on_after_it_was_taken_away(cluster, 
     said = (home / 'toy' / 'log').read_text()
     assert 'attempt 1 ended with 75' in said and 'attempt 2 is started' in said
     assert '0: ' in said and '2 cpu device(s) of 2 processes' in said and 'goes on where it stopped' in said
+    assert subprocess.run(('squeue', '-h'), capture_output=True, text=True, check=True).stdout == ''
+
+
+@pytest.mark.slow
+def test_a_real_slurm_lets_the_tasks_save_and_leaves_none(cluster, here, tmp_path):
+    """Told to save by Slurm it is submitted again; told by the user it saves, once, and is gone."""
+    supervisor = here('slurm', '--gpus=2', '--tasks=gpu', '--max-hours=0.5', '--name=toy', '--', 'save')
+    log, starts = tmp_path / 'home' / 'toy' / 'log', tmp_path / 'starts'
+    local.wait(lambda: len(list(starts.iterdir())) == 2, supervisor)
+    time.sleep(2)
+    subprocess.run(('scancel', '--signal=TERM', '--name=toy'), check=True)
+    local.wait(lambda: len(list(starts.iterdir())) == 4, supervisor)
+    time.sleep(2)
+    assert here('stop', 'toy').wait(200) == 0 and supervisor.wait(60) == 75
+    said = log.read_text()
+    assert 'attempt 1 ended with 75: stopped with all saved, goes on' in said
+    assert said.count('0: saved') == said.count('1: saved') == 2 and 'nothing is left' in said
     assert subprocess.run(('squeue', '-h'), capture_output=True, text=True, check=True).stdout == ''
