@@ -137,6 +137,7 @@ def test_a_picture_that_shrinks_has_no_aliases():
     np.testing.assert_allclose(small[:, 18:46], moved(smooth, np.eye(2) / 2, np.zeros(2))[:, 18:46], atol=0.08)
 
 
+@pytest.mark.long
 def test_it_belongs_to_examples_and_needs_no_communication():
     x, apply = pictures(16), augment.edm(0.5).apply
     whole = jax.jit(apply)(keys(16), x)

@@ -77,12 +77,14 @@ def test_replacement_has_its_known_error_and_repaint_and_pigdm_a_smaller_one():
     assert abs(again.spread - 1) < 0.25 and abs(guided.spread - 1) < 0.25 and plain.spread > 1.3
 
 
+@pytest.mark.long
 def test_dps_and_ddnm_are_biased_as_they_say():
     assert error('dps').mean < 0.5 and 0.6 < error('dps').spread < 1.1
     # The law of the known part is that of replacement, but for its dependence between levels.
     assert abs(error('ddnm').mean - error('replacement').mean) < 0.2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name,operator', [('replacement', 'blur'), ('repaint', 'downsample'), ('ddnm', 'grey')])
 def test_a_measurement_without_noise_is_met(name, operator):
     problem = inverse.problem(operator)
@@ -135,6 +137,7 @@ def test_sdedit_on_a_gaussian_is_its_exact_flow():
             editing.shortened(sigmas, strength)
 
 
+@pytest.mark.long
 def test_a_soft_mask_of_one_value_is_sdedit_and_a_hard_one_replacement():
     law, picture = oracle.plane(), jnp.asarray([[[[1.0, 0.5]]]])
     keys = randomness.examples(jax.random.key(0), jnp.arange(2000))
@@ -156,6 +159,7 @@ def test_a_soft_mask_of_one_value_is_sdedit_and_a_hard_one_replacement():
     np.testing.assert_array_equal(soft([0.0, 0.0]), np.broadcast_to(picture.reshape(1, 2), (2000, 2)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name', ['repaint', 'mmps'])
 def test_an_example_does_not_depend_on_its_batch(name):
     problem = inverse.problem('mask')

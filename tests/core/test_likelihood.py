@@ -63,6 +63,7 @@ def test_bits_per_dim_of_a_gaussian_model_with_its_normal_prior():
     np.testing.assert_allclose(found.code, end / HIGH, atol=1e-3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('probe', divergence.__all__)
 def test_probes_agree_with_the_trace_within_their_error_bar(probe):
     x = oracle.plane().sample(jax.random.key(3), 8)
@@ -124,6 +125,7 @@ def bounded(x, steps):
     return bound.variational(oracle.gaussian().denoise, x, levels, keys_of(len(x), 5), bound.gaussian)
 
 
+@pytest.mark.long
 def test_the_bound_is_the_one_of_a_gaussian_and_closes_in_on_its_likelihood():
     """E |x_0 - D|**2 is v s**2 / (v + s**2) in each direction, so that every term has a closed form."""
     law = oracle.gaussian()

@@ -51,6 +51,7 @@ def test_noise_belongs_to_examples_of_a_step():
 NULL = {'label': jnp.asarray(-1)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name', augment.__all__)
 def test_an_augmentation_belongs_to_examples_and_comes_before_the_noise(name):
     """Of a batch in pieces as of the whole; what is to be restored is the image as it was augmented."""
@@ -193,6 +194,7 @@ def test_the_loss_of_each_range_of_sigma():
         np.testing.assert_allclose(pairs[name][1] / len(X0), np.trapezoid(chance, z), atol=1e-3)
 
 
+@pytest.mark.long
 def test_the_learned_uncertainty_is_the_expected_loss_of_each_level():
     """Karras et al. 2312.02696, Eq. 21: least where exp(u(sigma)) is E[loss | sigma]."""
     tempered = jax.jit(jax.value_and_grad(objective(uncertain=True), has_aux=True))

@@ -152,7 +152,7 @@ def test_weak_order_of_convergence(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
-@pytest.mark.parametrize('steps', [1, 7])
+@pytest.mark.parametrize('steps', [pytest.param(1, marks=pytest.mark.long), 7])
 def test_number_of_evaluations(name, steps):
     calls = []
 
@@ -172,6 +172,7 @@ def test_number_of_evaluations(name, steps):
         assert found.nfe == promised.evaluations(steps)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name', ['euler', 'heun', 'ancestral', 'ddim', 'dpmpp_2m_sde'])
 def test_an_example_does_not_depend_on_the_size_of_its_batch(name):
     sigmas = grids.karras()(process.VE(), 12)

@@ -70,6 +70,7 @@ SIGMAS = np.asarray([60.0, 8.0, 2.0, 0.7, 0.2, 0.01, 0.0], np.float32)
 FRACTIONS = np.asarray([*(optimal_fraction(VARIANCES, s, n) for s, n in itertools.pairwise(SIGMAS[:-1])), [0.5] * 3])
 
 
+@pytest.mark.long
 def test_with_the_right_variance_few_steps_are_exact():
     """The reverse step of a Gaussian is a Gaussian: six steps are enough, and with DDPM's variance they are not."""
     points = np.asarray(draw(jnp.asarray(SIGMAS), True).x).reshape(-1, 3)

@@ -33,6 +33,7 @@ def same(one, other):
             np.testing.assert_array_equal(a[name], b[name])
 
 
+@pytest.mark.long
 def test_batches_are_those_without_workers_from_any_step_on(faces):
     encode = tokens.words(faces.captions()).encode
     rows = np.array([0, 3, 5, 11])

@@ -120,6 +120,7 @@ def test_padding_is_not_looked_at(kind):
     np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('kind', ['unet', 'dit'])
 def test_dropout_belongs_to_examples(kind):
     net, params = network(kind, {}, dropout=0.5), awake(begun(kind, 'nothing')[1])
@@ -132,6 +133,7 @@ def test_dropout_belongs_to_examples(kind):
     assert np.abs(whole - call(params, x, noise, cond, None)).max() > 1e-3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     'kind,remat',
     [('dit', 'full'), ('dit', 'dots_saveable'), ('dit', 'dots_with_no_batch_dims_saveable'), ('unet', 'full')],

@@ -38,6 +38,7 @@ def augmented(data_dir, tmp_path_factory):
     return build.experiment(config, build.facts(config, data))
 
 
+@pytest.mark.long
 def test_what_draws_is_the_network_at_label_zero(augmented):
     run = augmented
     assert set(run.null) == {'tokens'} and set(run.batch_shapes()) == {'image', 'tokens'}

@@ -35,6 +35,7 @@ def arrays(folder):
     return flat
 
 
+@pytest.mark.long
 def test_an_average_is_the_least_squares_sum_of_all_snapshots(call, run):
     assert store.steps(run / 'snapshots') == [3, 6, 9, 12]
     made = call('checkpoint', 'ema', f'--workdir={run}', '--length=0.07', '--config.runtime.platform=cpu')

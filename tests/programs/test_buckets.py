@@ -110,6 +110,7 @@ def test_a_network_that_cannot_take_every_shape_is_refused(folder):
         build.experiment(config, build.facts(config, build.source(config)))
 
 
+@pytest.mark.long
 def test_it_trains_on_all_shapes_and_draws_any(call, folder, tmp_path):
     run = tmp_path / 'run'
     place = ('--config=configs/cifar10_edm.py', f'--config.data.data_dir={folder}', f'--workdir={run}')

@@ -68,6 +68,7 @@ def test_verify_names_what_is_damaged_and_the_newest_good_one(call, copy):
     assert found.returncode == 1 and 'none is whole' in found.stdout
 
 
+@pytest.mark.long
 def test_training_falls_back_and_arrives_where_it_was(call, copy):
     before = manifest.read(copy / checkpoint.FOLDER / '12')['meta']
     hurt(copy, 12, 'ema')
@@ -95,6 +96,7 @@ def test_sampling_falls_back_saying_so_and_reads_only_what_it_draws_with(call, c
     assert wrong.returncode == 2 and 'there are ema, ema_64, raw' in wrong.stderr
 
 
+@pytest.mark.long
 def test_a_failed_save_in_the_background_ends_the_run_with_its_error(diffusion, tmp_path):
     """The limit on the size of a file stands for a full disk: what is written fails, what runs does not."""
     folder = tmp_path / 'run'
@@ -108,6 +110,7 @@ def test_a_failed_save_in_the_background_ends_the_run_with_its_error(diffusion, 
     assert not store.steps(folder / checkpoint.FOLDER)
 
 
+@pytest.mark.long
 def test_the_best_by_a_metric_survive_rotation(call, tmp_path):
     best = ('--config.train.keep=1', '--config.train.keep_best=1', '--config.train.save_every=2')
     done = call('train', *QUICK, *best, f'--workdir={tmp_path}')
@@ -118,6 +121,7 @@ def test_the_best_by_a_metric_survive_rotation(call, tmp_path):
     assert store.steps(tmp_path / checkpoint.FOLDER) == sorted({lowest, 12})
 
 
+@pytest.mark.long
 def test_a_metric_that_nobody_measured_is_named(call, tmp_path):
     flags = ('--config.train.keep_best=1', f'--workdir={tmp_path}')
     done = call('train', *QUICK, *flags, '--config.train.best_metric=fid')
@@ -126,6 +130,7 @@ def test_a_metric_that_nobody_measured_is_named(call, tmp_path):
     assert 'was not measured' not in call('train', *QUICK, *flags, '--config.train.steps=16').stderr
 
 
+@pytest.mark.long
 def test_an_evaluation_goes_before_the_log(call, run, tmp_path):
     """Bits per dimension of steps 4 and 12 as `diffusion evaluate` leaves them: the lower stays, or the higher."""
     for highest, stays in ((False, 12), (True, 4)):

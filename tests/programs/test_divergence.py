@@ -109,6 +109,7 @@ def test_a_bad_step_is_skipped_written_down_and_seen_again(call, poisoned, tmp_p
     assert [layer['gradient'] for layer in seen['layers'][:10]] == [norm for _, norm in told['layers']]
 
 
+@pytest.mark.long
 def test_what_is_not_broken_here_says_so(call, poisoned, monkeypatch, tmp_path):
     with monkeypatch.context():
         poisoned(ids_of(2, 2))
@@ -120,6 +121,7 @@ def test_what_is_not_broken_here_says_so(call, poisoned, monkeypatch, tmp_path):
     assert done.returncode == 2 and 'is no incident' in done.stderr
 
 
+@pytest.mark.long
 def test_after_some_in_a_row_it_goes_back_and_passes_over_them(call, poisoned, tmp_path):
     """Steps 11 to 13 are bad: back to 8, and on with the data of step 14, as if those between were not there."""
     poisoned(ids_of(11, 13))
@@ -154,6 +156,7 @@ def test_what_never_recovers_ends_with_70(call, poisoned, tmp_path):
     assert len(list((tmp_path / 'run' / 'incidents').iterdir())) == 4
 
 
+@pytest.mark.long
 def test_the_checkpoint_of_an_incident_outlives_rotation(call, poisoned, tmp_path):
     poisoned(ids_of(6, 6))
     assert train(call, tmp_path / 'run', 20, '--config.train.keep=1').returncode == 0

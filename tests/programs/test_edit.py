@@ -24,6 +24,7 @@ def picture(path):
     return np.asarray(Image.open(path))
 
 
+@pytest.mark.long
 def test_interpolation_begins_and_ends_with_the_pictures(call, trained, two, tmp_path):
     words = ('edit', 'interpolate', f'--workdir={trained}', f'--image={two}/a.png', f'--image={two}/b.png', *CHEAP)
     done = call(*words, '--num=8', '--prompt=crying cat', f'--out={tmp_path / "out"}')
@@ -37,6 +38,7 @@ def test_interpolation_begins_and_ends_with_the_pictures(call, trained, two, tmp
     assert len(re.findall(r'round trip ([5-9]\d|1\d\d)\.\d dB', done.stdout)) == 2
 
 
+@pytest.mark.long
 def test_inversion_leads_back(call, trained, two, tmp_path):
     images = (f'--image={two}/a.png', f'--image={two}/b.png')
     words = ('edit', 'invert', f'--workdir={trained}', *images, '--prompt=crying cat', *CHEAP)

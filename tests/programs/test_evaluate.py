@@ -71,6 +71,7 @@ def test_bad_input_is_one_line_and_writes_nothing(call, trained, flags, say):
     assert sorted((trained / 'eval').glob('*')) == before
 
 
+@pytest.mark.long
 def test_points_have_a_density_and_not_bits(call, points):
     for flags, say in (
         (['--metrics=bpd'], '--metrics=nll'),

@@ -29,6 +29,7 @@ def result(folder, name):
     return json.loads((folder / 'eval' / f'{name}_step_8.json').read_text())
 
 
+@pytest.mark.long
 def test_samples_that_copy_the_training_images_are_found_out(call, run, faces, monkeypatch):
     """Every second sample is a training image, and of these all but two carry the caption that was asked for."""
     block, copied = generated._block, []
@@ -66,6 +67,7 @@ def test_samples_that_copy_the_training_images_are_found_out(call, run, faces, m
     assert not list((run.parent / networks.CACHE).glob('*')), 'pixels need no network'
 
 
+@pytest.mark.long
 def test_blocks_of_seeds_are_the_single_calls(call, run):
     words = ('evaluate', f'--workdir={run}', '--metrics=fid,mmd', *DRAW, '--bandwidth=10')
     done = call(*words, '--repeats=3')

@@ -230,6 +230,7 @@ def test_numbers_are_no_pictures(call, points):
     assert done.returncode == 2 and 'are of pictures' in done.stderr
 
 
+@pytest.mark.long
 def test_the_classifier_learns_its_set():
     """Two classes that a glance tells apart: bright above, or bright below."""
     rng = np.random.default_rng(0)

@@ -16,6 +16,7 @@ def losses(folder):
     return [line['loss'] for line in lines], [line['data_wait'] for line in lines]
 
 
+@pytest.mark.long
 def test_who_reads_changes_nothing_and_waiting_is_said_once(call, tmp_path, monkeypatch):
     """One run is read by two processes, the other by threads that are made slow."""
     words = ('--config.runtime.workers=2', '--config.runtime.ahead=3')

@@ -50,6 +50,7 @@ def train(call, folder, run, *flags):
     return call('train', *FLAGS, f'--config.data.path={folder}', f'--workdir={run}', *flags)
 
 
+@pytest.mark.long
 def test_bad_files_are_counted_named_once_and_end_the_run_when_many(call, folder, tmp_path):
     run, read = tmp_path / 'run', '--config.data.memory=never'
     done = train(call, folder, run, read, '--config.train.steps=5')

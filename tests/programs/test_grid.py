@@ -48,6 +48,7 @@ def drawn(monkeypatch):
     return drawn
 
 
+@pytest.mark.long
 def test_a_stopped_drawing_goes_on_and_parts_of_machines_add_up_to_the_same_bits(call, run, drawn, copied):
     words = (*DRAW, '--step=8')
     whole = copied('whole')
@@ -82,6 +83,7 @@ def test_a_stopped_drawing_goes_on_and_parts_of_machines_add_up_to_the_same_bits
     assert not list((parts[0] / 'eval' / 'cache').iterdir())
 
 
+@pytest.mark.long
 def test_a_grid_is_one_call_one_table_and_one_file_a_cell(call, run, drawn, monkeypatch, tmp_path):
     plans, make = [], generated.plans
     monkeypatch.setattr(generated, 'plans', lambda *args: plans.append(make(*args)) or plans[-1])

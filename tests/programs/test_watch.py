@@ -31,6 +31,7 @@ def refuse(*args):
     raise AssertionError('drawn again')
 
 
+@pytest.mark.long
 def test_each_checkpoint_is_measured_once_and_again_only_when_asked(call, run, monkeypatch):
     words = ('evaluate', f'--workdir={run}', *WATCH)
     done = call(*words)
