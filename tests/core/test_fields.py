@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from diffusion.core import chain, editing_guided, grids, operators, process, randomness, samplers
 from diffusion.evaluation import ensemble
@@ -42,8 +43,11 @@ def inside(low, high, mean, deviation):
     return (erf((high - mean) / deviation / 2**0.5) - erf((low - mean) / deviation / 2**0.5)) / 2
 
 
+@pytest.mark.long
 def test_the_interval_of_an_ensemble_covers_what_it_says():
-    """Against the exact posterior's own probability, over ten fields of two channels of which 60 % are missing."""
+    """Against the exact posterior's own probability, over ten fields of two channels of which 60 % are missing.
+
+    With 18 steps in place of 40 the ensembles are too wide: 92.1 %."""
     rng, prior = np.random.default_rng(0), law()
     kept = (rng.random((1, SIDE, SIDE, 1)) < 0.4).astype(np.float32)
     operator = operators.mask(jnp.asarray(kept))
@@ -56,7 +60,7 @@ def test_the_interval_of_an_ensemble_covers_what_it_says():
         editor = editing_guided.mmps(iterations=24)(
             samplers.heun(), operators.Measurement(operator, value, jnp.float32(NOISE))
         )
-        sigmas = grids.karras()(process.VE(sigma_min=0.002, sigma_max=200.0), 18)
+        sigmas = grids.karras()(process.VE(sigma_min=0.002, sigma_max=200.0), 40)
         return chain.generate(denoise, editor, sigmas, keys, value.shape[1:]).x
 
     keys = randomness.examples(jax.random.key(0), jnp.arange(ENSEMBLES * MEMBERS))

@@ -90,7 +90,7 @@ def test_status_stop_ls_and_logs_of_a_job_whose_supervisor_is_gone(launch, on_pa
     calls = iter(range(1000))
 
     def die(self, seconds):
-        if next(calls) > 12:
+        if next(calls) > 20:
             raise conftest.Crash
 
     monkeypatch.setattr(pace.Clock, 'sleep', die)

@@ -315,14 +315,16 @@ def test_a_trained_run_with_its_strips(call, trained, data_dir, monkeypatch, tmp
     sheet, *small = pictures
     stored = PIL.Image.open(trained / 'samples' / 'step_0000008.png')
     np.testing.assert_array_equal(np.asarray(sheet), np.asarray(stored))
-    rows = np.stack([np.asarray(picture) for picture in small]).reshape(3 + 6, 8, 16, 16, 3)
+    # Of each of three: eight levels of the forward process; of x and of D(x), as many as the sampler visits.
+    every = np.stack([np.asarray(picture) for picture in small])
+    noised, drawn_rows = every[:24].reshape(3, 8, 16, 16, 3), every[24:].reshape(6, -1, 16, 16, 3)
 
     config, facts = opening.read(str(trained))
     data = build.source(config)
     shown = data.gather(np.array([0, 68, 136]))
-    np.testing.assert_array_equal(rows[:3, 0], shown['image'])
+    np.testing.assert_array_equal(noised[:, 0], shown['image'])
     # A variance exploding process ends at sigma 80: noise that knows nothing of the image.
-    noise = rows[:3, -1].astype(float).ravel()
+    noise = noised[:, -1].astype(float).ravel()
     assert abs(np.corrcoef(noise, shown['image'].astype(float).ravel())[0, 1]) < 0.1
     # The sample at the end is what `diffusion sample` draws of that seed and prompt.
     grid = opening.devices(str(trained), config, 3)
@@ -331,7 +333,7 @@ def test_a_trained_run_with_its_strips(call, trained, data_dir, monkeypatch, tmp
     artist = drawing.artist(run, config, grid, 3)
     cond = drawing.conditions(run, 3, prompts=shown['caption'])
     (drawn,) = artist.draw(weights, np.arange(3), cond)
-    for x, denoised, sample in zip(rows[3::2], rows[4::2], drawn.x):
+    for x, denoised, sample in zip(drawn_rows[::2], drawn_rows[1::2], drawn.x):
         assert np.abs(x[-1].astype(int) - sample).max() <= 2
         np.testing.assert_array_equal(x[-1], denoised[-1])
         assert np.abs(x[0].astype(int) - denoised[0]).mean() > 10

@@ -206,7 +206,7 @@ def test_bad_input_is_one_line_and_writes_nothing(call, trained, given, tmp_path
 def test_a_model_without_text_takes_no_prompt(call, trained, given, tmp_path):
     stored = json.loads((trained / 'config.json').read_text())
     del stored['config']['text']
-    stored['facts']['tokenizer'] = None
+    stored['facts']['tokenizer'], stored['config']['guidance'] = None, {'name': 'none'}
     (tmp_path / 'config.json').write_text(json.dumps(stored))
     words = (f'--image={given}/a.png', f'--mask={given}/mask.png', '--prompt=cat', '--config.guidance.name=none')
     done = call('edit', 'inpaint', f'--workdir={tmp_path}', *words)
