@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 # ITU-R BT.601, the luminance that image libraries mean by grey.
 LUMINANCE = (0.299, 0.587, 0.114)
@@ -106,19 +107,35 @@ def blur(std: float) -> Operator:
         raise ValueError(f'blur of {std:g} pixels: above 0')
 
     def response(x):
-        # Real, because the kernel is even.
         sides = []
         for size in x.shape[1:3]:
-            place = jnp.arange(size)
-            kernel = jnp.exp(-(jnp.minimum(place, size - place) ** 2) / (2 * std**2))
-            sides.append(jnp.fft.fft(kernel / jnp.sum(kernel)).real)
-        full = (sides[0][:, None] * sides[1])[:, : x.shape[2] // 2 + 1, None].astype(x.dtype)
-        return jnp.where(jnp.abs(full) < PASSED, 0.0, full)
+            place = np.arange(size)
+            kernel = np.exp(-(np.minimum(place, size - place) ** 2) / (2 * std**2))
+            waves = np.cos(2 * np.pi * np.outer(_frequencies(size), place) / size)
+            sides.append(waves @ (kernel / kernel.sum()))
+        full = np.outer(*sides)[..., None]
+        return jnp.asarray(np.where(np.abs(full) < PASSED, 0.0, full), x.dtype)
 
     def multiply(factors, x):
-        return jnp.fft.irfft2(factors * jnp.fft.rfft2(x, axes=(1, 2)), x.shape[1:3], (1, 2)).astype(x.dtype)
+        # By products, not an FFT: XLA's FFT for CPUs fails on the layouts that its gradient may ask of it.
+        rows, columns = (jnp.asarray(_waves(size), x.dtype) for size in x.shape[1:3])
+        turned = jnp.einsum('kh,bhwc,lw->bklc', rows, x, columns, precision='highest')
+        return jnp.einsum('kh,bklc,lw->bhwc', rows, factors * turned, columns, precision='highest')
 
     def apply(x):
         return multiply(response(x), x)
 
     return Operator(apply, apply, lambda f, y: multiply(f(response(y) ** 2), y))
+
+
+def _frequencies(size: int) -> np.ndarray:
+    """Of each row of `_waves`: [size] int, 0, 1, 1, 2, 2 ..."""
+    return (np.arange(size) + 1) // 2
+
+
+def _waves(size: int) -> np.ndarray:
+    """The orthonormal cosines and sines that every symmetric circular convolution scales: float64 [size, size]."""
+    phase = 2 * np.pi * np.outer(_frequencies(size), np.arange(size)) / size
+    rows = np.where(np.arange(size)[:, None] % 2, np.cos(phase), np.sin(phase))
+    rows[0] = 1.0
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
