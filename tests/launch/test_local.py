@@ -50,7 +50,7 @@ def wait(condition, supervisor, seconds=400):
         time.sleep(0.05)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_two_processes_killed_and_preempted_end_with_the_undisturbed_runs_hash(tmp_path, monkeypatch):
     """Three blows: SIGKILL of one program, SIGTERM of one, SIGKILL of the supervisor, which another takes over from."""
     home = tmp_path / 'home'
