@@ -92,14 +92,17 @@ def simulated(tmp_path, monkeypatch):
 
 TREE = tree.archive({'pyproject.toml': (0o644, b'', '')})
 PROGRAM = """#!{python}
-import json, sys, pathlib
+import fcntl, json, sys, pathlib
 sys.path.insert(0, {root!r})
 from tests.launch import world as worlds
 path = pathlib.Path({state!r})
-world = worlds.World(json.loads(path.read_text()))
-world.pass_time(30.0)
-code, out, error = worlds.call(world, [{name!r}, *sys.argv[1:]], '' if sys.stdin.isatty() else sys.stdin.read())
-path.write_text(json.dumps(world))
+given = '' if sys.stdin.isatty() else sys.stdin.read()
+with path.with_suffix('.lock').open('w') as lock:  # hosts are called side by side
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    world = worlds.World(json.loads(path.read_text()))
+    world.pass_time(30.0)
+    code, out, error = worlds.call(world, [{name!r}, *sys.argv[1:]], given)
+    path.write_text(json.dumps(world))
 sys.stdout.write(out)
 sys.stderr.write(error)
 sys.exit(code)
