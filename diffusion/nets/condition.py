@@ -44,7 +44,7 @@ class Condition(nnx.Module):
             features = features + self.augment(cond['augment'])
         vector = self.noise(features)
         if self.label is not None:
-            vector = vector + self.label(cond['label'] + 1)
+            vector = vector + layers.spread(self.label(cond['label'] + 1))
         tokens = mask = None
         if self.text is not None:
             tokens, mask, pooled = self.text(cond['tokens'])

@@ -39,7 +39,7 @@ class TextTower(nnx.Module):
         """ids: [B, L], 0 is padding -> tokens: [B, L + 1, width], mask: [B, L + 1], pooled: [B, pooled]."""
         mask = jnp.pad(ids > 0, ((0, 0), (1, 0)), constant_values=True)
         start = jnp.broadcast_to(self.start[...].astype(self.embed.dtype), (ids.shape[0], 1, self.start.shape[-1]))
-        x = jnp.concatenate([start, self.embed(ids)], 1)
+        x = jnp.concatenate([start, parts.spread(self.embed(ids))], 1)
         if self.positions is not None:
             x = x + self.positions(jnp.arange(x.shape[1]))
         for block in self.blocks.values():

@@ -13,7 +13,7 @@ class ResBlock(nnx.Module):
 
     def __init__(self, features_in, features, embedding, *, dropout, rngs, dtype):
         self.norm1 = layers.GroupNorm(features_in, rngs=rngs)
-        self.conv1 = layers.conv(features_in, features, 3, rngs=rngs, dtype=dtype)
+        self.conv1 = layers.conv(features_in, features, 3, rngs=rngs, dtype=dtype, inner=True)
         self.film = layers.linear(embedding, 2 * features, rngs=rngs, dtype=dtype)
         self.norm2 = layers.GroupNorm(features, rngs=rngs)
         self.conv2 = layers.conv(features, features, 3, rngs=rngs, dtype=dtype, zero=True)

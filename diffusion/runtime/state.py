@@ -89,7 +89,8 @@ def step(
 
     def advance(state: TrainState, batch):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        (value, (metrics, memory)), grads = gradient(state.params, batch, key, state.memory)
+        with meshes.in_sight(mesh):
+            (value, (metrics, memory)), grads = gradient(state.params, batch, key, state.memory)
         norms = guard.layer_norms(grads)
         ok = guard.healthy(value, norms)
         images = jax.tree.leaves(batch)[0].shape[0]
