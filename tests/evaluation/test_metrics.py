@@ -66,7 +66,7 @@ def test_frechet_distance_of_gaussians_is_scipys(ranks):
 
 @pytest.mark.parametrize('samples', [40, 200])
 def test_frechet_distance_counts_the_many_small_variances_of_features(samples):
-    """Variances that fall over 17 orders, as those of Inception's do: by the singular values of the samples themselves."""
+    """Variances that fall over 17 orders, as those of Inception do: by the singular values of the samples."""
     scale, rng = 0.8 ** np.arange(90), np.random.default_rng(6)
     x, y = (rng.standard_normal((samples, 90)) * scale * size for size in (1.0, 1.2))
     found = frechet.fid(x, moments.of(y), repeats=20)
