@@ -34,6 +34,10 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(usage.unknown('program', argv[0], PROGRAMS), 2)
     debug = '--debug' in argv
     try:
+        if argv[0] != 'launch':  # which does without JAX
+            from diffusion.runtime import platform
+
+            platform.leave_out_tpu()
         program = importlib.import_module(f'diffusion.programs.{argv[0]}')
         with _stopping_at_once(argv[0]):
             return program.main([word for word in argv[1:] if word != '--debug'])

@@ -51,8 +51,24 @@ def _devices() -> int:
     kinds = {device.device_kind for device in devices}
     print(f'devices   {len(devices)} x {devices[0].platform} ({", ".join(sorted(kinds))})')
     print(f'files     {", ".join(hidden) if hidden else "no GPU or TPU"} among the device files of this machine')
+    _ceilings(devices)
     print('verdict   ready')
     return 0
+
+
+def _ceilings(devices) -> None:
+    from diffusion.programs import ceilings
+    from diffusion.runtime import chips
+
+    found, known = ceilings.measure(devices), chips.of_device(devices[0].device_kind)
+    for dtype, rate in found.products.items():
+        share = f', {rate / (chips.peak(known[1], dtype) * len(devices)):.0%} of what its maker says' if known else ''
+        print(f'products  {rate / 1e9:,.0f} GFLOP/s in {dtype}{share}')
+    share = ''
+    if known:
+        whole = known[1].bandwidth / known[1].devices * len(devices)
+        share = f', {found.copy / whole:.0%} of what its maker says'
+    print(f'copy      {found.copy / 1e9:,.1f} GB/s, read and written{share}')
 
 
 def _version(name: str) -> str | None:

@@ -91,7 +91,9 @@ def _facts(config: configs.Config) -> build.Facts:
 def prepared(config, facts, where, devices, args) -> figures.Asked:
     """Raises ValueError for what cannot be on these devices."""
     if 'text' in config and facts.tokenizer is None:
-        raise ValueError('config.text: the words come from the captions of the data: plan where these are, without --image')
+        raise ValueError(
+            'config.text: the words come from the captions of the data: plan where these are, without --image'
+        )
     runtime = config['runtime']
     if runtime['devices'] not in (0, where.devices):
         raise ValueError(f'runtime.devices={runtime["devices"]}, but {where} has {where.devices}: leave it out')

@@ -1,7 +1,7 @@
-"""What accelerators can do at most, by the tables of those who make or rent them, read in 2026. Nothing of it is measured.
+"""What accelerators can do at most, by the tables of those who make or rent them, read in 2026. None was measured.
 
-TPUs: https://docs.cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e and /tpu7x (compute, memory, interconnect and data center
-network a chip; of v4 the links of Jouppi et al., 2304.01433, Table 4, and the network of
+TPUs: https://docs.cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e and /tpu7x (compute, memory, interconnect and data
+center network a chip; of v4 the links of Jouppi et al., 2304.01433, Table 4, and the network of
 https://jax-ml.github.io/scaling-book/tpus). GPUs: the data sheets https://www.nvidia.com/en-us/data-center/h100, /h200,
 /a100, /l4 and /dgx-b200 (dense, without sparsity), and as their network the usual one of a node of eight: 400 Gbit/s a
 GPU (ConnectX-7), 200 for an A100, 100 Gbit/s a node of L4.
@@ -38,7 +38,8 @@ def _tpu(tflops, gib, bandwidth, links, network, kinds, devices=1):
 
 
 def _gpu(bf16, tf32, gb, bandwidth, links, network, kinds):
-    # XLA takes three quarters of a GPU's memory unless it is told otherwise: docs.jax.dev/en/latest/gpu_memory_allocation.
+    # XLA takes three quarters of a GPU's memory unless it is told otherwise
+    # (docs.jax.dev/en/latest/gpu_memory_allocation).
     rates = (bf16 * 1e12, tf32 * 1e12, gb * GB, bandwidth * GB, links * GB, network * GB / 8)
     return Chip(*rates, kinds, node=8, preset=0.75)
 

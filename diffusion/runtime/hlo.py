@@ -28,7 +28,7 @@ class Collective:
 
     @property
     def sent(self) -> float:
-        """Bytes that a device must send at least, over all runs: of a ring, which is optimal (Patarasuk & Yuan 2009)."""
+        """Bytes that a device must send at least, over all runs: of a ring (Patarasuk & Yuan 2009)."""
         members = max(map(len, self.groups)) if self.kind != 'collective-permute' else 2
         share = (members - 1) / members
         each = {'all-reduce': 2 * share, 'collective-permute': 1.0}.get(self.kind, share)
@@ -42,8 +42,9 @@ class Collective:
 @dataclasses.dataclass(frozen=True)
 class Cost:
     """flops: of matrix products and convolutions on one device, two a multiplication, products with padding left out;
-    work: the same times the passes that the matrix units of a TPU take for the precision asked for (bfloat16 x 6 for a
-    float32 product, `jax.lax.Precision.HIGHEST`); bytes: to and from its main memory; open: loops of unknown length that counted as `cost` was told."""
+    work: the same times the passes that the matrix units of a TPU take for the precision asked for (six in bfloat16 for
+    a float32 product of `jax.lax.Precision.HIGHEST`); bytes: to and from its main memory; open: loops of unknown length
+    that counted as `cost` was told."""
 
     flops: int
     work: int

@@ -7,9 +7,9 @@ the body of a loop once.
 
 from diffusion.runtime import hlo_text
 
-_NOTHING = frozenset(
-    'parameter constant get-tuple-element tuple bitcast while conditional call after-all partition-id replica-id domain '
-    'add-dependency opt-barrier async-start async-update'.split()
+_NOTHING = (
+    *('parameter', 'constant', 'get-tuple-element', 'tuple', 'bitcast', 'after-all', 'partition-id', 'replica-id'),
+    *('while', 'conditional', 'call', 'async-start', 'async-update', 'domain', 'add-dependency', 'opt-barrier'),
 )
 _SLICES = ('dynamic-slice', 'slice', 'gather')
 

@@ -1,6 +1,6 @@
 """The multiplications of a function as it is written: those of its matrix products and convolutions.
 
-Counted in its jaxpr, so the same on every machine: what a compiler splits, repeats or leaves to a library changes nothing.
+Counted in its jaxpr, so the same on every machine, whatever a compiler splits, repeats or leaves to a library.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""How long a program takes at least: the longest of what each part of the hardware needs for it (Williams et al. 2009)."""
+"""How long a program takes at least: as the busiest part of the hardware needs (Williams et al. 2009)."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Devices that are not there: a TPU slice as its compiler sees it, or simulated ones in the number of a node of GPUs."""
+"""Devices that are not there: a TPU slice as its compiler sees it, or as many simulated ones as there are GPUs."""
 
 import dataclasses
 import importlib.util
@@ -71,7 +71,7 @@ def read(name: str, slices: int = 1) -> Topology:
     if kind not in SHAPES:
         return _gpus(name, kind, shape, slices)
     sides = shape.split('x')
-    if not all(side.isdecimal() for side in sides) or shape not in SHAPES[kind] and not _large(kind, sides):
+    if not all(side.isdecimal() for side in sides) or (shape not in SHAPES[kind] and not _large(kind, sides)):
         raise ValueError(f'--topology={name}: no slice of {kind} has this shape; nearest: {_nearest(kind, sides)}')
     return Topology(kind, shape, math.prod(map(int, sides)), slices)
 

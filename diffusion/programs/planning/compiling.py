@@ -16,8 +16,8 @@ Memory = dict[str, int]
 
 @dataclasses.dataclass(frozen=True)
 class Built:
-    """A compiled program. seconds: it took to compile; memory: bytes a device, by part; cost: of a device, None where it
-    was refused; refused: what the compiler says, '' where it fits."""
+    """A compiled program. seconds: it took to compile; memory: bytes a device, by part; cost: of a device, None where
+    it was refused; refused: what the compiler says, '' where it fits."""
 
     name: str
     seconds: float
@@ -52,8 +52,8 @@ def sampling(run: build.Experiment, grid, where: topology.Topology) -> Built:
 
 
 def evaluation(run: build.Experiment, grid, where: topology.Topology) -> Built:
-    """The likelihood of `diffusion evaluate --metrics=bpd` (nll of data that are numbers) with its default flags, on a mesh
-    whose devices hold all weights each, as there."""
+    """The likelihood of `diffusion evaluate --metrics=bpd` (nll of data that are numbers) with its default flags, on a
+    mesh whose devices hold all weights each, as there."""
     flat = mesh.make(list(grid.devices.flat))
     parser = usage.Parser('evaluate', '')
     loglikelihood.add_flags(parser)
@@ -113,17 +113,22 @@ def _built(name, lowered, where, unknown=None) -> Built:
     return Built(name, seconds, {**memory, 'peak': sum(memory.values())}, cost)
 
 
-_SIZES = re.compile(r'Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm')
+# As it says it before and after it has laid out the memory.
+_SIZES = (
+    re.compile(r'Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm'),
+    re.compile(r'required for [^(]*\(([\d.]+[KMGT]?)\) exceeds available HBM \(([\d.]+[KMGT]?)\)'),
+    re.compile(r'\(([\d.]+[KMGT]?)\) exceeds [^(]*\(([\d.]+[KMGT]?)\)'),
+)
 
 
 def _refusal(error) -> str:
     """One line of the page that the compiler writes. Raises `error` where it is about something else than memory."""
     text = ' '.join(str(error).split())
-    sizes = _SIZES.search(text)
-    if sizes:
-        return f'needs {sizes[1]}iB of the {sizes[2]}iB that a chip has'
-    if 'RESOURCE_EXHAUSTED' in text:
-        return text.split('RESOURCE_EXHAUSTED:')[1].strip()[:200]
+    for pattern in _SIZES:
+        if sizes := pattern.search(text):
+            return f'needs {sizes[1]}iB of the {sizes[2]}iB that a device has'
+    if 'RESOURCE_EXHAUSTED' in text or 'Oom' in text:
+        return text[:300]
     raise error
 
 

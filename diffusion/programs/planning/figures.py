@@ -1,4 +1,4 @@
-"""What a plan says, as JSON values: sizes in bytes, times in seconds, each of one chip unless its name says otherwise."""
+"""What a plan says, as JSON values: bytes and seconds, of one chip where nothing else is said."""
 
 import dataclasses
 import math
@@ -7,9 +7,9 @@ import jax
 import numpy as np
 
 from diffusion import build
-from diffusion.programs import workdir
+from diffusion.programs import efficiency, workdir
 from diffusion.programs.planning import compiling
-from diffusion.runtime import chips, products, roofline, topology
+from diffusion.runtime import chips, roofline, topology
 
 DAY = 86400
 
@@ -110,11 +110,22 @@ def program(asked: Asked, built: compiling.Built, state: dict[str, int]) -> dict
         'flops': share * cost.flops,
         'bytes': share * cost.bytes,
         'collectives': kinds,
+        'largest': _largest(cost),
         'exchanged': share * cost.exchanged(),
         'between_slices': share * cost.exchanged(crossing=_neighbours(asked)) if asked.where.slices > 1 else 0,
         'seconds': dataclasses.asdict(found) | {'bound': found.seconds, 'limit': found.limit},
         'open_loops': cost.open,
     }
+
+
+def _largest(cost) -> list[dict]:
+    """What a device exchanges, by kind and by where in the source it comes from, the most first."""
+    found: dict[tuple, dict] = {}
+    for one in cost.collectives:
+        entry = found.setdefault((one.kind, one.name), {'kind': one.kind, 'from': one.name, 'bytes': 0, 'times': 0})
+        entry['bytes'] += one.bytes * one.times
+        entry['times'] += one.times
+    return sorted(found.values(), key=lambda entry: -entry['bytes'])[:20]
 
 
 def bound(asked: Asked, built: compiling.Built) -> roofline.Bound:
@@ -128,7 +139,7 @@ def _neighbours(asked):
 def training(asked: Asked, built: compiling.Built) -> dict:
     """What the steps, and with them the run, take at least."""
     options, where = asked.run.train, asked.where
-    wanted = model_flops(asked.run)
+    wanted = efficiency.model_flops(asked.run)
     peak = chips.peak(where.chip, asked.dtype) * where.devices
     least = bound(asked, built).seconds
     step = max(least, wanted / peak / asked.mfu) if asked.mfu else least
@@ -146,19 +157,6 @@ def training(asked: Asked, built: compiling.Built) -> dict:
         'price': asked.price,
         'cost': None if asked.price is None else hours * where.chips * asked.price,
     }
-
-
-def model_flops(run: build.Experiment) -> int:
-    """Of a step for the whole batch, forwards and backwards, without what is computed again to save memory."""
-    config = run.config
-    if config['net'].get('remat', 'none') != 'none':
-        run = build.experiment({**config, 'net': {**config['net'], 'remat': 'none'}}, run.facts)
-
-    def step(params, batch, key, memory):
-        return jax.value_and_grad(run.loss, has_aux=True)(params, batch, key, memory)
-
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    return products.flops(step, jax.eval_shape(run.network.init, key), run.batch_shapes(), key, run.memory())
 
 
 def checkpoints(asked: Asked) -> dict:

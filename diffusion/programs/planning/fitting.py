@@ -3,10 +3,9 @@
 import math
 
 from diffusion.programs.planning import compiling, figures
-from diffusion.runtime import mesh
 
 MOST = 8  # compilations
-# Of a chip's memory the share that a setting is expected to fill before it is tried: what is left are estimates' errors.
+# Of a chip's memory the share that a setting is expected to fill before it is tried: the rest is for what is guessed.
 ROOM = 0.92
 REMAT = ('dots_with_no_batch_dims_saveable', 'full')  # from the one that recomputes least
 

@@ -2,113 +2,118 @@
 
 from diffusion.runtime import status
 
-GIB = 2**30
 # key of `figures.program`'s memory, and what it is called
 MEMORY = (
     ('arguments', 'arguments'),
-    ('temporaries', 'activations, temporaries'),
-    ('results', 'results'),
+    ('temporaries', 'activations and temporaries'),
+    ('results', 'results beside the arguments'),
     ('program', 'the program itself'),
     ('beside', 'state of the training beside'),
-    ('peak', 'peak'),
+    ('peak', 'memory at most'),
 )
+LIMITS = {'matrix': 'matrix units', 'memory': 'memory', 'links': 'links', 'network': 'network between slices'}
 
 
 def lines(plan: dict) -> list[str]:
     """All that is printed of `figures.figures`."""
     chip, mesh = plan['chip'], ' x '.join(f'{size} {axis}' for axis, size in plan['mesh'].items() if size > 1)
     said = [
-        f'{plan["topology"]}: {plan["chips"]} chips of {chip["memory"] / GIB:.1f} GiB, {chip["bf16"] / 1e12:.0f} TFLOP/s '
-        f'bfloat16, {chip["bandwidth"] / 1e9:.0f} GB/s; mesh {mesh or "of one"}; {plan["weights"]:,} weights',
-        f'compiled by {plan["compiler"]}' + (': ESTIMATED, other programs run there' if plan['estimated'] else ''),
-        '',
-        'training state      GiB a chip   ' + '   '.join(f'{k} {gib(v)}' for k, v in plan['state'].items() if k != 'other'),
-        '',
-        *_table(plan['programs']),
-        '',
+        f'{plan["topology"]}: {plan["chips"]} chips of {size(chip["memory"])}, {chip["bf16"] / 1e12:.0f} TFLOP/s in '
+        f'bfloat16, {chip["bandwidth"] / 1e9:.0f} GB/s; mesh: {mesh or "one device"}; {plan["weights"]:,} weights',
+        f'compiled by {plan["compiler"]}',
     ]
+    if plan['estimated']:
+        said.append('ESTIMATED: the compiler of these chips was not asked; bfloat16 counts as float32 in its bytes')
+    state = ', '.join(f'{name} {size(value)}' for name, value in plan['state'].items() if name != 'other')
+    said += ['', f'state of the training, a chip: {state}', '', *_table(plan['programs']), '']
     if 'training' in plan:
-        said += _training(plan['training'], plan['programs'], plan['chips'])
+        said += _training(plan['training'], plan['programs'])
     return [*said, _checkpoints(plan['checkpoints']), *verdict(plan)]
 
 
-def gib(size: float) -> str:
-    return f'{size / GIB:.2f}'
+def size(value: float) -> str:
+    """Bytes, as 3.06 GiB."""
+    return _scaled(value, 1024, ('B', 'KiB', 'MiB', 'GiB', 'TiB'))
+
+
+def quantity(value: float, unit: str) -> str:
+    """Three digits that count, as 12.3 TFLOP or 4.56 ms."""
+    if value and value < 1:
+        return _scaled(value * 1e9, 1000, (f'n{unit}', f'µ{unit}', f'm{unit}', unit))
+    return _scaled(value, 1000, (unit, f'k{unit}', f'M{unit}', f'G{unit}', f'T{unit}', f'P{unit}', f'E{unit}'))
+
+
+def _scaled(value, base, units):
+    for unit in units:
+        if abs(value) < 0.9995 * base or unit == units[-1]:
+            digits = 0 if abs(value) >= 99.95 or not value else 1 if abs(value) >= 9.995 else 2
+            return f'{value:,.{digits}f} {unit}'
+        value /= base
 
 
 def _table(programs):
     head = ['a chip', *programs]
-    rows = []
-    for key, name in MEMORY:
-        values = [one['memory'][key] if 'memory' in one else None for one in programs.values()]
-        if any(values):
-            rows.append([f'GiB {name}', *('-' if value is None else gib(value) for value in values)])
-    for name, scale, get in (
-        ('TFLOP', 1e12, lambda one: one['flops']),
-        ('GB moved', 1e9, lambda one: one['bytes']),
-        ('GB exchanged', 1e9, lambda one: one['exchanged']),
-        ('ms matrix units', 1e-3, lambda one: one['seconds']['matrix']),
-        ('ms memory', 1e-3, lambda one: one['seconds']['memory']),
-        ('ms links', 1e-3, lambda one: one['seconds']['links']),
-        ('ms between slices', 1e-3, lambda one: one['seconds']['network']),
-        ('ms at least', 1e-3, lambda one: one['seconds']['bound']),
-    ):
-        values = [get(one) / scale if 'memory' in one else None for one in programs.values()]
-        if any(values):
-            rows.append([name, *('-' if value is None else number(value) for value in values)])
-    rows.append(['s to compile', *(f'{one["compile_s"]:.0f}' for one in programs.values())])
-    rows.append(['fits', *('yes' if one['fits'] else 'NO' for one in programs.values())])
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    return [
-        '   '.join(cell.ljust(width) if not i else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths)))
-        for row in (head, *rows)
+    rows = [[name, lambda one, key=key: one['memory'][key], size] for key, name in MEMORY]
+    rows += [
+        ['products', lambda one: one['flops'], lambda value: quantity(value, 'FLOP')],
+        ['bytes to and from memory', lambda one: one['bytes'], lambda value: quantity(value, 'B')],
+        ['bytes exchanged', lambda one: one['exchanged'], lambda value: quantity(value, 'B')],
+        ['  of them between slices', lambda one: one['between_slices'], lambda value: quantity(value, 'B')],
     ]
+    rows += [
+        [f'time of the {name}', lambda one, key=key: one['seconds'][key], lambda value: quantity(value, 's')]
+        for key, name in LIMITS.items()
+    ]
+    rows.append(['time at least', lambda one: one['seconds']['bound'], lambda value: quantity(value, 's')])
+    cells = [head]
+    for name, get, show in rows:
+        values = [get(one) if 'memory' in one else None for one in programs.values()]
+        if any(values) or name == 'time at least':
+            cells.append([name, *('-' if value is None else show(value) for value in values)])
+    cells.append(['compiled in', *(f'{one["compile_s"]:.0f} s' for one in programs.values())])
+    cells.append(['fits', *('yes' if one['fits'] else 'NO' for one in programs.values())])
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    table = [_row(row, widths) for row in cells]
+    if any(one.get('open_loops') for one in programs.values()):
+        table.append('(a loop that ends when it is exact enough counts once: evaluate is one round of its solver)')
+    return table
 
 
-def number(value: float) -> str:
-    """Three digits that count."""
-    return f'{value:,.0f}' if abs(value) >= 100 else f'{value:.3g}'
+def _row(row, widths):
+    return '   '.join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths)))
 
 
-def _training(found, programs, chips):
-    limits = {'matrix': 'matrix units', 'memory': 'memory', 'links': 'links', 'network': 'network between slices'}
-    names = [name for name in programs if name.startswith('train') and 'seconds' in programs[name]]
-    limit = programs[max(names, key=lambda name: programs[name]['seconds']['bound'])]['seconds']['limit']
+def _training(found, programs):
+    steps = [one['seconds'] for name, one in programs.items() if name.startswith('train') and 'seconds' in one]
+    slowest = max(steps, key=lambda seconds: seconds['bound'])
     yield (
-        f'a step: {number(found["model_flops"] / 1e12)} TFLOP of the model ({found["recomputed"]:+.0%} as compiled), at '
-        f'least {number(found["step_s"] * 1e3) if not found["expected_mfu"] else number(1e3 * _least(found))} ms by the '
-        f'{limits[limit]}: MFU at most {found["mfu"]:.0%}, {number(found["images_per_s"])} images/s at most'
+        f'a step: {quantity(found["model_flops"], "FLOP")} of the model on all chips ({found["recomputed"]:+.0%} as '
+        f'compiled), at least {quantity(slowest["bound"], "s")} by the {LIMITS[slowest["limit"]]}: '
+        f'MFU at most {found["mfu"]:.1%}, images/s at most {found["images_per_s"]:,.0f}'
     )
     basis = f'at an MFU of {found["expected_mfu"]:.0%}' if found['expected_mfu'] else 'at least'
     cost = '' if found['cost'] is None else f', {found["cost"]:,.2f} USD at {found["price"]:g} a chip and hour'
     yield (
-        f'the run: {found["steps"]:,} steps, {basis} {status.duration(found["hours"] * 3600)} h:mm:ss, '
+        f'the run: {found["steps"]:,} steps, {basis} {status.duration(found["hours"] * 3600)} (h:mm:ss), '
         f'{found["chip_hours"]:,.1f} hours of a chip{cost}'
     )
 
 
-def _least(found):
-    return found['step_s'] * found['expected_mfu'] / found['mfu'] if found['mfu'] > found['expected_mfu'] else found['step_s']
-
-
 def _checkpoints(found):
-    snaps = f', {found["snapshots"] / GIB:.2f} GiB of them snapshots' if found['snapshots'] else ''
+    snaps = f', and {size(found["snapshots"])} of snapshots' if found['snapshots'] else ''
     return (
-        f'checkpoints: {gib(found["each"])} GiB each, {found["kept"]} kept and one being written: '
-        f'{gib(found["total"])} GiB{snaps}'
+        f'checkpoints: {size(found["each"])} each, {found["kept"]} kept and one more while it is written{snaps}: '
+        f'{size(found["total"])} of disk'
     )
 
 
 def verdict(plan: dict) -> list[str]:
     """The last line or lines."""
+    limit = plan['chip']['memory'] * plan['chip']['preset']
     bad = [
         f'{name} does not fit: '
-        + (one.get('refused') or f'needs {gib(one["memory"]["peak"])} GiB of {gib(limit(plan))} GiB')
+        + (one.get('refused') or f'needs {size(one["memory"]["peak"])} of the {size(limit)} of a chip')
         for name, one in plan['programs'].items()
         if not one['fits']
     ]
-    return [*bad, *(['it does not fit; --fit looks for a setting that does'] if bad else ['it fits'])]
-
-
-def limit(plan: dict) -> float:
-    return plan['chip']['memory'] * plan['chip']['preset']
+    return bad or ['it fits']
