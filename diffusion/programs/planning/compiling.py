@@ -99,7 +99,7 @@ def _built(name, lowered, where, unknown=None) -> Built:
     try:
         compiled = program.compile()
     except jax.errors.JaxRuntimeError as error:
-        return Built(name, time.monotonic() - begin, {}, None, _refusal(error))
+        return Built(name, time.monotonic() - begin, {}, None, refusal(error))
     seconds = time.monotonic() - begin
     found = compiled.memory_analysis()
     memory = {
@@ -121,7 +121,7 @@ _SIZES = (
 )
 
 
-def _refusal(error) -> str:
+def refusal(error) -> str:
     """One line of the page that the compiler writes. Raises `error` where it is about something else than memory."""
     text = ' '.join(str(error).split())
     for pattern in _SIZES:
