@@ -76,7 +76,7 @@ def test_a_batch_that_does_not_fit(diffusion, tmp_path):
         (('--topology=h100:4', '--config.train.batch=6'), '4 and 8'),
         (('--topology=h100:4', '--config.runtime.fsdp=3'), 'does not divide the 4 devices'),
         (('--topology=h100:4', '--config.runtime.devices=2'), 'leave it out'),
-        (('--topology=h100:4', '--out=nowhere/plan.json'), 'folder'),
+        (('--topology=h100:4', '--out=docs'), 'folder'),
     ],
 )
 def test_what_is_refused(call, words, said):
@@ -121,7 +121,11 @@ def test_what_the_compiler_says_of_memory_is_read(message, said):
 def test_machines_without_a_tpu_do_not_look_for_one(tmp_path):
     """With the TPU compiler installed, plain JAX would write pages before it falls back to the CPU."""
     done = subprocess.run(
-        [sys.executable, '-m', 'diffusion.cli', 'doctor'], capture_output=True, text=True, check=False, cwd=conftest.ROOT
+        [sys.executable, '-m', 'diffusion.cli', 'doctor'],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=conftest.ROOT,
     )
     assert done.returncode == 0 and done.stderr == ''
 
@@ -182,3 +186,22 @@ def test_loops_of_programs_for_a_tpu_are_counted():
     batched = placed((8, 128, 64)), placed((8, 64, 256))
     text = jax.jit(jnp.matmul).lower(*batched).compile().as_text()
     assert hlo.cost(text, 4).flops == 2 * 8 * 128 * 64 * 256
+
+
+def test_a_training_says_its_mfu_on_a_chip_that_is_known(call, monkeypatch, tmp_path):
+    """Here a CPU of 1 GFLOP/s by our table. The layers of the toy are products: one forwards, two backwards."""
+    monkeypatch.setitem(chips.CHIPS, 'toy', chips.Chip(1e9, 1e9, 2**30, 1e9, 1e9, 1e9, ('cpu',)))
+    words = (
+        '--config.train.steps=4',
+        '--config.train.log_every=2',
+        '--config.preview.num=0',
+        '--config.train.batch=16',
+    )
+    done = call('train', '--config=configs/toy2d.py', *words, f'--workdir={tmp_path / "run"}')
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
+    devices = json.loads((tmp_path / 'run' / 'starts.jsonl').read_text())['devices']['count']
+    weights = int(done.stderr.split(' weights')[0].split()[-1].replace(',', ''))
+    for row in rows:
+        # Six for each weight and image; biases, the table of classes and the first layer's input take none.
+        assert row['mfu'] == pytest.approx(row['images_per_s'] * 6 * weights / (1e9 * devices), rel=0.1)
