@@ -122,7 +122,7 @@ def _fit(args, config, facts, where, devices, told) -> int:
     def make(changes):
         return prepared(build.override(config, changes), facts, where, devices, args)
 
-    found = fitting.search(config, facts, where, make, lambda line: print(line, file=sys.stderr, flush=True))
+    found = fitting.search(config, where, make, lambda line: print(line, file=sys.stderr, flush=True))
     if found is None:
         print('nothing that was tried fits: a larger slice, a smaller batch or a smaller network')
         return 1

@@ -1,9 +1,11 @@
 """`diffusion plan`: what the compiler of a TPU that is not there says, and what is refused before it is asked."""
 
+import dataclasses
 import importlib.util
 import json
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,8 @@ import pytest
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from diffusion.programs.planning import compiling, printed
+from diffusion import build
+from diffusion.programs.planning import compiling, figures, fitting, printed
 from diffusion.programs.reporting import planned, record, view
 from diffusion.runtime import chips, hlo, mesh, roofline, topology
 from tests.programs import conftest
@@ -205,3 +208,52 @@ def test_a_training_says_its_mfu_on_a_chip_that_is_known(call, monkeypatch, tmp_
     for row in rows:
         # Six for each weight and image; biases, the table of classes and the first layer's input take none.
         assert row['mfu'] == pytest.approx(row['images_per_s'] * 6 * weights / (1e9 * devices), rel=0.1)
+
+
+@pytest.mark.parametrize('room,least', [(64, 'none'), (20, 'none'), (3.4, 'full')])
+def test_the_search_finds_a_setting_that_fits(monkeypatch, room, least):
+    """On a compiler of our own, whose memory and time are known for every setting."""
+    config = build.resolve(str(conftest.ROOT / 'configs/imagenet256_dit.py'), ['runtime.fsdp=1'])
+    where = topology.read('v5e:4x4')
+    kept = {'none': 40, 'dots_saveable': 30, 'dots_with_no_batch_dims_saveable': 24, 'full': 10}
+    again = {'none': 1.0, 'dots_saveable': 1.05, 'dots_with_no_batch_dims_saveable': 1.2, 'full': 1.34}
+    tried = []
+
+    def needs(asked):
+        return 2**30 * (12 / asked.fsdp + 2 + kept[asked.remat] / asked.pieces)
+
+    def make(changes):
+        chosen = build.override(config, changes)
+        runtime, train = chosen['runtime'], chosen['train']
+        run = types.SimpleNamespace(remat=chosen['net']['remat'], fsdp=runtime['fsdp'], pieces=train['accumulate'])
+        run.seconds = again[run.remat] * (1 + 0.01 * run.fsdp) * (1 + 0.02 * (run.pieces - 1))
+        return types.SimpleNamespace(run=run, grid=None, limit=room * 2**30, **vars(run))
+
+    def training(run, grid, where):
+        tried.append(run)
+        need = needs(run)
+        fits = need <= room * 2**30
+        memory, refused = ({'peak': need}, '') if fits else ({}, f'needs {need / 2**30:.4f}GiB of the {room}GiB')
+        return [types.SimpleNamespace(run=run, memory=memory, refused=refused, cost=fits)]
+
+    monkeypatch.setattr(compiling, 'training', training)
+    monkeypatch.setattr(figures, 'parts', lambda asked: {'all': 2**30 * 12 / asked.fsdp})
+    monkeypatch.setattr(figures, 'bound', lambda asked, built: roofline.Bound(asked.seconds, 0, 0, 0))
+    monkeypatch.setitem(chips.CHIPS, 'v5e', dataclasses.replace(chips.CHIPS['v5e'], memory=room * 2**30))
+    found = fitting.search(config, where, make, lambda line: None)
+    assert len(tried) <= fitting.MOST
+    assert found is not None
+    chosen = make(found)
+    assert needs(chosen) <= room * 2**30 and chosen.remat == least
+    assert chosen.seconds == min(run.seconds for run in tried if needs(run) <= room * 2**30)
+
+
+def test_the_search_gives_up(monkeypatch):
+    config = build.resolve(str(conftest.ROOT / 'configs/imagenet256_dit.py'), [])
+    refused = types.SimpleNamespace(memory={}, refused='needs 99TiB of the 15GiB', cost=None)
+    monkeypatch.setattr(compiling, 'training', lambda *_: [refused])
+    monkeypatch.setattr(figures, 'parts', lambda asked: {'all': 2**45})
+    said = []
+    make = lambda changes: types.SimpleNamespace(run=None, grid=None, limit=2**34)  # noqa: E731
+    assert fitting.search(config, topology.read('v5e:4x4'), make, said.append) is None
+    assert 1 <= len(said) <= fitting.MOST and all('does not fit' in line for line in said)
