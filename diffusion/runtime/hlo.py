@@ -12,13 +12,14 @@ import numpy as np
 
 from diffusion.runtime import hlo_groups, hlo_text, hlo_traffic
 
+BETWEEN = 'between slices'  # what XLA for TPUs gives to the hosts to send
 COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
 
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """kind: of COLLECTIVES; bytes: of the larger of what goes in and comes out, a device; times: it runs; groups: the
-    numbers of the devices that exchange; name: what of the source it comes from, as far as the program tells."""
+    """kind: of COLLECTIVES, or BETWEEN; bytes: of the larger of what goes in and comes out, a device; times: it runs;
+    groups: the numbers of the devices that exchange; name: what of the source it comes from, as far as that is told."""
 
     kind: str
     bytes: int
@@ -31,7 +32,7 @@ class Collective:
         """Bytes that a device must send at least, over all runs: of a ring (Patarasuk & Yuan 2009)."""
         members = max(map(len, self.groups)) if self.kind != 'collective-permute' else 2
         share = (members - 1) / members
-        each = {'all-reduce': 2 * share, 'collective-permute': 1.0}.get(self.kind, share)
+        each = {'all-reduce': 2 * share, 'collective-permute': 1.0, BETWEEN: 1.0}.get(self.kind, share)
         return each * self.bytes * self.times
 
     def crosses(self, neighbours: int) -> bool:
@@ -82,6 +83,10 @@ def cost(text: str, devices: int, unknown: int | None = None, rare: str = '') ->
                 # What a loop of unknown length moves is not known, but no reason to refuse the rest.
                 moved += size * (1 if math.isinf(count) else count)
             kind = line.opcode.removesuffix('-start')
+            if kind == 'send' and 'megascale' in line.rest:
+                size = hlo_text.size(shapes[line.operands[0]])
+                # Groups are numbered within a slice there: this is any that joins two.
+                collectives.append((line, Collective(BETWEEN, size, int(count), ((0, devices - 1),))))
             if kind in COLLECTIVES:
                 if math.isinf(count):
                     raise ValueError(f'{line.name} runs in a loop of unknown length')

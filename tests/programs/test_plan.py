@@ -250,7 +250,7 @@ def test_the_search_finds_a_setting_that_fits(monkeypatch, room, least):
 
 def test_the_search_gives_up(monkeypatch):
     config = build.resolve(str(conftest.ROOT / 'configs/imagenet256_dit.py'), [])
-    refused = types.SimpleNamespace(memory={}, refused='needs 99TiB of the 15GiB', cost=None)
+    refused = types.SimpleNamespace(memory={}, refused='needs 99TiB of the 15GiB')
     monkeypatch.setattr(compiling, 'training', lambda *_: [refused])
     monkeypatch.setattr(figures, 'parts', lambda asked: {'all': 2**45})
     said = []

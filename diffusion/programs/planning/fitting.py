@@ -42,7 +42,7 @@ class _Search:
         built = compiling.training(asked.run, asked.grid, self._where)
         share = self._where.chip.devices
         need = max((compiling.needed(one) or math.inf for one in built), default=math.inf)
-        fits = all(one.cost for one in built) and need * share <= asked.limit
+        fits = not any(one.refused for one in built) and need * share <= asked.limit
         bounds = [figures.bound(asked, one) for one in built] if fits else []
         pace = max(((b.seconds, b.matrix + b.memory + b.links + b.network) for b in bounds), default=(math.inf, 0.0))
         held = sum(figures.parts(asked).values()) / share
