@@ -27,13 +27,17 @@ class Collective:
     groups: tuple[tuple[int, ...], ...]
     name: str = ''
 
-    @property
-    def sent(self) -> float:
-        """Bytes that a device must send at least, over all runs: of a ring (Patarasuk & Yuan 2009)."""
-        members = max(map(len, self.groups)) if self.kind != 'collective-permute' else 2
-        share = (members - 1) / members
-        each = {'all-reduce': 2 * share, 'collective-permute': 1.0, BETWEEN: 1.0}.get(self.kind, share)
-        return each * self.bytes * self.times
+    def sent(self, neighbours: int) -> tuple[float, float]:
+        """(to neighbours, beyond them) that a device must send at least, in bytes over all runs, where so many devices
+        are neighbours: of rings (Patarasuk & Yuan 2009), first among neighbours, then each with its part beyond."""
+        whole = self.bytes * self.times
+        if self.kind in ('collective-permute', BETWEEN):
+            return (0.0, whole) if self.crosses(neighbours) else (whole, 0.0)
+        group = max(self.groups, key=len)
+        apart = len({device // neighbours for device in group})
+        near = len(group) / apart
+        whole *= 2 if self.kind == 'all-reduce' else 1
+        return whole * (near - 1) / near, whole * (apart - 1) / apart / near
 
     def crosses(self, neighbours: int) -> bool:
         """Whether it joins devices of different groups of so many neighbours."""

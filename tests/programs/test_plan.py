@@ -159,6 +159,9 @@ def test_a_roofline_by_hand():
     assert found.matrix == pytest.approx(2000 / 197e12) and found.memory == pytest.approx(500 / 819e9)
     assert found.links == pytest.approx(3 * 400 * 2 * 3 / 4 / 200e9)
     assert found.network == pytest.approx(100 / 2 / 3.125e9) and found.limit == 'network'
+    # A sum over all: each of four first sums a quarter with its neighbours, then with its like in the other slice.
+    both = hlo.Collective('all-reduce', 400, 1, (tuple(range(8)),))
+    assert both.sent(4) == pytest.approx((2 * 400 * 3 / 4, 2 * 100 / 2)) and both.sent(8) == (2 * 400 * 7 / 8, 0)
 
 
 @pytest.mark.parametrize('name', chips.CHIPS)

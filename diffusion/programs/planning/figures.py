@@ -110,7 +110,7 @@ def _counted(asked, built):
     for one in cost.collectives:
         entry = kinds.setdefault(one.kind, {'bytes': 0, 'sent': 0, 'times': 0})
         entry['bytes'] += share * one.bytes * one.times
-        entry['sent'] += round(share * one.sent)
+        entry['sent'] += round(share * sum(one.sent(_neighbours(asked))))
         entry['times'] += one.times
     return {
         'flops': share * cost.flops,

@@ -11,7 +11,7 @@ MEMORY = (
     ('beside', 'state of the training beside'),
     ('peak', 'memory at most'),
 )
-LIMITS = {'matrix': 'matrix units', 'memory': 'memory', 'links': 'links', 'network': 'network between slices'}
+LIMITS = {'matrix': 'matrix units', 'memory': 'memory', 'links': 'links', 'network': 'network between slices or nodes'}
 
 
 def lines(plan: dict) -> list[str]:
@@ -58,7 +58,7 @@ def _table(programs):
         ['products', lambda one: one['flops'], lambda value: quantity(value, 'FLOP')],
         ['bytes to and from memory', lambda one: one['bytes'], lambda value: quantity(value, 'B')],
         ['bytes exchanged', lambda one: one['exchanged'], lambda value: quantity(value, 'B')],
-        ['  of them between slices', lambda one: one['between_slices'], lambda value: quantity(value, 'B')],
+        ['  of them between slices or nodes', lambda one: one['between_slices'], lambda value: quantity(value, 'B')],
     ]
     rows += [
         [f'time of the {name}', lambda one, key=key: one['seconds'][key], lambda value: quantity(value, 's')]
