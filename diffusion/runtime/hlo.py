@@ -73,7 +73,7 @@ def cost(text: str, devices: int, unknown: int | None = None, rare: str = '') ->
     raises ValueError. rare: a `jax.named_scope` whose branches (`lax.cond`) are left out.
     """
     program = hlo_text.parse(text)
-    often, whole = hlo_text.times(program, unknown, rare)
+    often, whole, loops = hlo_text.times(program, unknown, rare)
     flops, work, moved, collectives = 0, 0, 0, []
     for name, count in often.items():
         lines = program.computations[name]
@@ -97,11 +97,6 @@ def cost(text: str, devices: int, unknown: int | None = None, rare: str = '') ->
                 collectives.append((line, _collective(name, line, kind, shapes, count, devices)))
     if math.isinf(flops) or math.isnan(flops):
         raise ValueError('a product runs in a loop of unknown length')
-    loops = sum(
-        line.opcode == 'while' and hlo_text.trips(program, name, line) is None
-        for name in often
-        for line in program.computations[name].values()
-    )
     return Cost(int(flops), int(work), int(moved), _once(collectives), loops)
 
 
