@@ -10,11 +10,10 @@ network is a DiT-B.
 
 import sys
 
-import hlo
 import jax
 
 from diffusion import build, usage
-from diffusion.runtime import mesh, state
+from diffusion.runtime import hlo, mesh, state
 
 DIT_B = ('net.width=768', 'net.depth=12', 'net.heads=12', 'net.text_width=128')
 # devices, slices, fsdp, tensor

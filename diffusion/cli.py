@@ -15,6 +15,7 @@ PROGRAMS = {
     'edit': 'change pictures with a checkpoint: interpolate, invert',
     'checkpoint': 'look at, check and use checkpoints: show, verify, prove, ema',
     'data': 'look at a data set, store it, measure how fast it is read: check, build, bench',
+    'plan': 'whether a run fits a slice of TPUs or GPUs that is not here, and what it costs there',
     'report': 'a run as one page of HTML that opens offline: curves, samples, metrics, incidents',
     'launch': 'run any of these on TPU VMs, GKE, Slurm or here, and look after it until it is done',
     'doctor': 'what is installed, what devices there are, what is missing',
@@ -33,6 +34,10 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(usage.unknown('program', argv[0], PROGRAMS), 2)
     debug = '--debug' in argv
     try:
+        if argv[0] != 'launch':  # which does without JAX
+            from diffusion.runtime import platform
+
+            platform.leave_out_tpu()
         program = importlib.import_module(f'diffusion.programs.{argv[0]}')
         with _stopping_at_once(argv[0]):
             return program.main([word for word in argv[1:] if word != '--debug'])

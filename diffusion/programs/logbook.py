@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from diffusion.data import pipeline
-from diffusion.programs import badfiles, workdir
+from diffusion.programs import badfiles, efficiency, workdir
 from diffusion.runtime import checkpoint, distributed, guard, incidents, meter, status, writer
 
 STILL = 0.01  # share of the weights that a step must change for it to be training
@@ -32,6 +32,7 @@ class Logbook:
         self._layers = guard.layer_names(jax.eval_shape(setup.run.network.init, jax.random.key(0)))
         self._incidents = incidents.there(setup.folder)
         saved.spared.update(self._incidents.values())
+        self._efficiency = efficiency.measure(setup.run, setup.mesh)
         self._metrics, self._warned = None, set()
         self._hungry = 0
         self.go_on(step, standing_of(saved, step))
@@ -71,6 +72,8 @@ class Logbook:
 
     def _summarise(self, step):
         latest = {**self.meter.summary(), 'bad_files': self._bad.count}
+        if self._efficiency:
+            latest['mfu'] = self._efficiency(latest['images_per_s'])
         self._metrics.write(step, latest)
         self._line.items = _shown(latest)
         if latest.get('changed', 1.0) < STILL:
@@ -166,6 +169,7 @@ def _shown(latest: dict) -> dict[str, str]:
         **({'loss': f'{latest["loss"]:.4f}'} if 'loss' in latest else {}),
         **skipped,
         'images/s': f'{latest["images_per_s"]:.0f}',
+        **({'MFU': f'{latest["mfu"]:.1%}'} if 'mfu' in latest else {}),
         'data wait': f'{latest["data_wait"]:.1%}',
     }
 

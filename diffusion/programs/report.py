@@ -10,6 +10,7 @@ from diffusion.programs.reporting import (
     about,
     chart,
     contrast,
+    planned,
     record,
     results,
     samples,
@@ -27,6 +28,7 @@ MARK = 'diffusion report'  # by which a page of ours is known
 # View -> Section, or None where there is nothing to say. To add a section, add its function.
 SECTIONS = (
     about.section,
+    planned.section,
     contrast.section,
     training.losses,
     results.curves,

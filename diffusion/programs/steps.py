@@ -30,14 +30,18 @@ def compiled(run, grid: jax.sharding.Mesh, target: state.TrainState, beat: Calla
 
     beat: told what is begun.
     """
-    options = run.train
-    how = options.seed, options.accumulate, grid, run.probe, options.log_every
-    step = state.jit_step(state.step(run.loss, run.optimizer, run.ema, *how), grid, target)
-    programs = {}
+    step, programs = jitted(run, grid, target), {}
     for shape in run.facts.shapes:
         beat(f'compiling the step for images of {" x ".join(map(str, shape))}')
         programs[shape] = step.lower(target, run.batch_shapes(shape)).compile()
     return lambda current, batch: programs[batch['image'].shape[1:]](current, batch)
+
+
+def jitted(run, grid: jax.sharding.Mesh, target: state.TrainState):
+    """The step of a `build.Experiment`, yet to be compiled."""
+    options = run.train
+    how = options.seed, options.accumulate, grid, run.probe, options.log_every
+    return state.jit_step(state.step(run.loss, run.optimizer, run.ema, *how), grid, target)
 
 
 def take_all(parts: Parts, current: state.TrainState, step: Callable, done: int) -> tuple[state.TrainState, int, bool]:

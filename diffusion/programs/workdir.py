@@ -11,6 +11,7 @@ from diffusion import config as configs
 from diffusion.runtime import writer
 
 FILE = 'config.json'
+PLAN = 'plan.json'  # of `diffusion plan`
 # A run may be prolonged, may move to other devices, whose memory may want other pieces, and may keep other checkpoints:
 # it computes the same. Its data may lie elsewhere: their fingerprint, a fact, must be what it was.
 FREE = (
@@ -55,7 +56,8 @@ def check_free(workdir: str) -> None:
     path = Path(workdir)
     if path.exists() and not path.is_dir():
         raise ValueError(f'--workdir={workdir} is a file')
-    others = [entry.name for entry in path.iterdir()] if path.exists() else []
+    # A plan may lie there before the run it is of.
+    others = [entry.name for entry in path.iterdir() if entry.name != PLAN] if path.exists() else []
     if others and not (path / FILE).exists():
         raise ValueError(
             f'--workdir={workdir} holds {others[0]!r} but no {FILE}: it is not a run; name an empty folder'

@@ -1,6 +1,8 @@
 """Which devices JAX runs on: decided once, before JAX looks for itself, and never silently the wrong ones."""
 
 import glob
+import importlib.metadata
+import importlib.util
 import os
 import shutil
 
@@ -22,6 +24,25 @@ def hidden_accelerators() -> dict[str, str]:
     return found
 
 
+def leave_out_tpu() -> None:
+    """Keeps JAX from looking for a TPU where its library is installed, as `diffusion plan` needs it, and there is none:
+    it would write pages of warnings. Nothing is changed where JAX_PLATFORMS says what to use, or where JAX has plugins
+    of other makers."""
+    if jax.config.jax_platforms or importlib.util.find_spec('libtpu') is None or _tpu_here():
+        return
+    plugins = {entry.name for entry in importlib.metadata.entry_points(group='jax_plugins')}
+    if all(name.startswith('xla_cuda') for name in plugins):
+        gpu = plugins and 'gpu' in hidden_accelerators()
+        jax.config.update('jax_platforms', 'cuda,cpu' if gpu else 'cpu')
+
+
+def _tpu_here() -> bool:
+    from jax._src import hardware_utils
+
+    files = glob.glob('/dev/accel[0-9]*') or glob.glob('/dev/vfio/[0-9]*')
+    return bool(files) or hardware_utils.num_available_tpu_chips_and_device_id()[0] > 0
+
+
 def host_devices(batch: int, cores: int | None = None) -> int:
     """XLA devices to make of a CPU's cores: as many as there are cores, at most 8, dividing the batch.
 
@@ -41,6 +62,8 @@ def configure(platform: str = 'auto', devices: int = 0, batch: int = 1, processe
     if platform not in ('auto', 'cpu', 'gpu', 'tpu'):
         raise ValueError(f"runtime.platform={platform!r}: one of 'auto', 'cpu', 'gpu', 'tpu'")
     threefry.quicken()
+    if platform == 'auto':
+        leave_out_tpu()
     if platform != 'auto':
         jax.config.update('jax_platforms', {'gpu': 'cuda'}.get(platform, platform))
     if not _started():

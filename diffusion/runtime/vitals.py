@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+RARE = 'now_and_then'  # the scope by which a compiled program tells what it computes in few steps only
+
 
 def changed(before, after):
     """The share of the numbers in the weights that a step changes: less than 1 where its updates are too small for the
@@ -26,4 +28,5 @@ def at(due, measure):
     def yes():
         return jax.tree.map(lambda value: jnp.stack([value.astype(jnp.float32), jnp.float32(1)]), measure())
 
-    return lax.cond(due, yes, lambda: jax.tree.map(lambda leaf: jnp.zeros(2), jax.eval_shape(measure)))
+    with jax.named_scope(RARE):
+        return lax.cond(due, yes, lambda: jax.tree.map(lambda leaf: jnp.zeros(2), jax.eval_shape(measure)))

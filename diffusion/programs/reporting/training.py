@@ -33,6 +33,7 @@ METERS = (
     Plot('Share of the weights that a step changes', 'share', ('changed',), share=True),
     Plot('Gap that the condition makes', '', ('condition_gap',)),
     Plot('Images a second', 'images/s', ('images_per_s',)),
+    Plot('Share of the highest rate that the hardware multiplies at (MFU)', 'share', ('mfu',), share=True),
     Plot('Share of the time spent waiting for data', 'share', ('data_wait',), share=True),
     Plot('Captions whose picture is the right one', 'share', ('caption_match',), share=True),
     Plot('Share of steps that were skipped', 'share', ('skipped',), share=True, quiet=True),

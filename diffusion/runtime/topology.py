@@ -1,0 +1,135 @@
+"""Devices that are not there: a TPU slice as its compiler sees it, or as many simulated ones as there are GPUs."""
+
+import dataclasses
+import importlib.util
+import math
+import os
+import re
+
+import jax
+
+from diffusion.runtime import chips
+
+FLAT = ('1x1', '2x2', '2x4', '4x4', '4x8', '8x8', '8x16', '16x16')
+DEEP = ('2x2x1', '2x2x2', '2x2x4', '2x4x4', '4x4x4', '4x4x8', '4x8x8', '8x8x8', '8x8x16', '8x16x16', '16x16x16')
+SHAPES = {'v4': DEEP, 'v5e': FLAT, 'v5p': DEEP, 'v6e': FLAT, 'tpu7x': DEEP}
+# The compiler needs no TPU: it must not look for one over the network, may be loaded by several processes at once, and
+# has nothing to say of a machine that is none.
+ENVIRONMENT = {
+    'TPU_SKIP_MDS_QUERY': '1',
+    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+    'TPU_ACCELERATOR_TYPE': 'v5litepod-4',
+    'TPU_WORKER_HOSTNAMES': 'localhost',
+    'TPU_MIN_LOG_LEVEL': '3',
+    'TPU_STDERR_LOG_LEVEL': '3',
+    'TF_CPP_MIN_LOG_LEVEL': '3',
+}
+INSTALL = "the TPU compiler is not installed: pip install '.[plan]'"
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """kind: of `chips.CHIPS`; shape: of a slice, '4x4', or '' for GPUs; count: chips a slice or GPUs a node; slices: of
+    TPUs, or nodes."""
+
+    kind: str
+    shape: str
+    count: int
+    slices: int
+
+    @property
+    def chip(self) -> chips.Chip:
+        return chips.CHIPS[self.kind]
+
+    @property
+    def real(self) -> bool:
+        """Whether the compiler of these devices itself is asked."""
+        return not self.chip.node
+
+    @property
+    def chips(self) -> int:
+        return self.count * self.slices
+
+    @property
+    def devices(self) -> int:
+        return self.chips * self.chip.devices
+
+    def __str__(self) -> str:
+        name = f'{self.kind}:{self.shape or self.count}'
+        return f'{self.slices} x {name}' if self.slices > 1 else name
+
+
+def read(name: str, slices: int = 1) -> Topology:
+    """'v5e:4x4', or 'h100:8' for so many GPUs in nodes of eight. Raises ValueError with the nearest that there are."""
+    kind, colon, shape = name.partition(':')
+    if kind not in chips.CHIPS or not colon:
+        known = ', '.join(chips.CHIPS)
+        example = f': --topology={kind}:{SHAPES.get(kind, ("8",))[0]}' if kind in chips.CHIPS else ''
+        raise ValueError(f'--topology={name}: a chip and its number, as v5e:4x4 or h100:8; chips: {known}{example}')
+    if slices < 1:
+        raise ValueError(f'--slices={slices}: at least 1')
+    if kind not in SHAPES:
+        return _gpus(name, kind, shape, slices)
+    sides = shape.split('x')
+    if not all(side.isdecimal() for side in sides) or (shape not in SHAPES[kind] and not _large(kind, sides)):
+        raise ValueError(f'--topology={name}: no slice of {kind} has this shape; nearest: {_nearest(kind, sides)}')
+    return Topology(kind, shape, math.prod(map(int, sides)), slices)
+
+
+def _gpus(name, kind, number, slices):
+    node = chips.CHIPS[kind].node
+    if not number.isdecimal() or not int(number) or (int(number) > node and int(number) % node):
+        raise ValueError(f'--topology={name}: 1 to {node} GPUs, or whole nodes of {node}, as {kind}:{2 * node}')
+    if slices > 1:
+        raise ValueError(f'--slices={slices} is for TPUs: of GPUs say how many there are, as {kind}:{node * slices}')
+    count = int(number)
+    return Topology(kind, '', min(count, node), max(count // node, 1))
+
+
+def _large(kind, sides):
+    """Whole cubes of 4 x 4 x 4 of those that come in three dimensions."""
+    return SHAPES[kind] is DEEP and len(sides) == 3 and all(int(side) and int(side) % 4 == 0 for side in sides)
+
+
+def _nearest(kind, sides):
+    wanted = math.prod(int(side) for side in sides if side.isdecimal()) or 1
+    sizes = {shape: math.prod(map(int, shape.split('x'))) for shape in SHAPES[kind]}
+    close = sorted(sizes, key=lambda shape: abs(math.log(sizes[shape] / wanted)))[:3]
+    return ', '.join(f'{kind}:{shape}' for shape in sorted(close, key=sizes.get))
+
+
+def devices(topology: Topology) -> list:
+    """What to compile for. Starts JAX on the CPU. Raises ValueError where that cannot be."""
+    os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
+    jax.config.update('jax_platforms', 'cpu')
+    if topology.real:
+        return _described(topology)
+    from jax._src import xla_bridge
+
+    if not xla_bridge.backends_are_initialized():
+        jax.config.update('jax_num_cpu_devices', topology.devices)
+    found = jax.devices()
+    if len(found) < topology.devices:
+        raise ValueError(
+            f'{topology} needs {topology.devices} simulated devices, and JAX runs with {len(found)} already'
+        )
+    return found[: topology.devices]
+
+
+def _described(topology):
+    if importlib.util.find_spec('libtpu') is None:
+        raise ValueError(INSTALL)
+    from jax.experimental import topologies
+
+    more = {'num_slices': topology.slices} if topology.slices > 1 else {}
+    if topology.kind == 'v4':
+        more['chip_config_name'] = 'megacore'  # both cores of a chip as one device, as they come
+    name = f'{topology.kind}:{topology.shape}'
+    try:
+        return list(topologies.get_topology_desc(platform='tpu', topology_name=name, **more).devices)
+    except jax.errors.JaxRuntimeError as error:
+        raise ValueError(f'--topology={name}: the compiler knows no such slice ({_first(error)})') from error
+
+
+def _first(error) -> str:
+    return re.sub(r'\s+', ' ', str(error).split('===')[0]).strip()[:200]
