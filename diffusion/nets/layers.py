@@ -40,10 +40,10 @@ def linear(features_in, features_out, *, rngs, dtype=None, zero=False, bias=True
     return nnx.Linear(features_in, features_out, dtype=dtype, rngs=rngs, use_bias=bias, **init)
 
 
-def conv(features_in, features_out, kernel, *, rngs, dtype=None, zero=False):
+def conv(features_in, features_out, kernel, *, rngs, dtype=None, zero=False, bias=True):
     """A kernel x kernel convolution, SAME padding, on [B, H, W, C]; zero: starts as the zero map."""
     init = {'kernel_init': zeros} if zero else {}
-    return nnx.Conv(features_in, features_out, (kernel, kernel), dtype=dtype, rngs=rngs, **init)
+    return nnx.Conv(features_in, features_out, (kernel, kernel), dtype=dtype, rngs=rngs, use_bias=bias, **init)
 
 
 def fold(keys, index):

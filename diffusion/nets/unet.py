@@ -80,7 +80,8 @@ class UNet(nnx.Module):
     dropout: in [0, 1); remat: what the backward pass recomputes in each stage: 'none', 'full' or a name from
     `jax.checkpoint_policies`; dtype: what it computes in, 'float32' or 'bfloat16', parameters are float32. channels,
     outputs (0: as many as channels), classes, vocabulary, length, augment follow from the data, from what is to be
-    predicted and from the augmentation.
+    predicted and from the augmentation; picture: channels of a picture beside the noisy one, in cond['picture']: [B, H,
+    W, picture], whose weights start at 0, as of a network that is not told.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class UNet(nnx.Module):
         vocabulary=0,
         length=0,
         augment=0,
+        picture=0,
         rngs,
     ):
         layers.check(remat, dtype)
@@ -137,6 +139,9 @@ class UNet(nnx.Module):
             )
 
         self.first = layers.conv(channels, width, 3, rngs=rngs, dtype=dtype)
+        # Channels of their own weights, so that nothing of it changes what is computed without them.
+        wide = {'rngs': rngs, 'dtype': dtype, 'zero': True, 'bias': False}
+        self.picture = layers.conv(picture, width, 3, **wide) if picture else None
         features, skips, down, up = width, [width], {}, {}
         for level, multiplier in enumerate(multipliers):
             for index in range(depth):
@@ -167,7 +172,7 @@ class UNet(nnx.Module):
             raise ValueError(f'images of {x.shape[1]} x {x.shape[2]}: sides must divide by {self.stride}')
         vector, tokens, mask = self.condition(noise, cond)
         use = iter(range(len(self.down) + len(self.up) + 1))
-        x = self.first(x)
+        x = self.first(x) if self.picture is None else self.first(x) + self.picture(cond['picture'])
         skips = [x]
         for level in range(self.levels):
             x = halve(x) if level else x

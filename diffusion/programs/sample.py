@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from diffusion import build, usage
-from diffusion.programs import drawing, opening, seeding, steering
+from diffusion.programs import drawing, examples, opening, pictured, seeding, steering
 from diffusion.runtime import pictures, status
 
 
@@ -18,12 +18,14 @@ def main(argv: list[str]) -> int:
         config = _chosen(stored, args, overrides)
         seeds = seeding.read(args, 16)
         run = _sized(build.experiment(stored, facts), args.size)
+        given = _conditions(run, config, stored, args, seeds)
         leaning = steering.read(args, run)
         out = _free(args.out, seeds, args.overwrite)
         grid = opening.devices(args.workdir, config, min(config['sample']['batch'], len(seeds)))
         labels = _labels(args, facts, seeds)
-        opening.check_conditioned(run, args.prompt, labels)
+        opening.check_conditioned(run, args.prompt, labels, given is not None)
         cond = drawing.conditions(run, len(seeds), args.prompt, labels)
+        cond |= {'picture': given.pictures} if given else {}
         artist = drawing.artist(run, config, grid, len(seeds), leaning)
     weights, step = opening.weights(args.workdir, run, grid, args.weights, args.step)
     against = ''
@@ -32,7 +34,7 @@ def main(argv: list[str]) -> int:
         artist = artist.against(weak)
         against = f', held against step {weak_step} of {args.guide_workdir or args.workdir}'
     print(f'{args.weights} weights of step {step}, {_recipe(config)}{steering.said(args)}{against}')
-    sheet, evaluations = _draw(artist, weights, seeds, cond, out)
+    sheet, evaluations = _draw(artist, weights, seeds, cond, out, run, given)
     pictures.save(out / 'grid.png', sheet)
     print(f'{len(seeds)} pictures in {out}, {evaluations:g} evaluations of the model a picture')
     return 0
@@ -68,9 +70,33 @@ def _chosen(config, args, overrides):
         *steering.overrides(args, config['guidance']['name'], overrides),
         *overrides,
     ]
-    config = opening.choose(config, overrides, build.SAMPLING, 'drawing')
+    free = build.SAMPLING
+    if 'conditioning' in config:  # the pictures it is told are made of the data
+        free += ('data.path', 'data.data_dir', 'data.split')
+    config = opening.choose(config, overrides, free, 'drawing')
     drawing.check_paced(config, overrides)
     return config
+
+
+def _conditions(run, config, stored, args, seeds) -> pictured.Given | None:
+    """What a model that is told pictures is told: those of examples of its data, one a seed, with their words where no
+    others are asked for. Raises ValueError."""
+    if run.conditioning is None:
+        return None
+    try:
+        data = examples.data(config, stored, run.facts)
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f'this model is told pictures, which are made of its data ({error}); of a picture of your own: diffusion '
+            f'edit {run.conditioning.serves[0]} --image=FILE --workdir={args.workdir}'
+        ) from error
+    given, batch = pictured.of_examples(run, data, seeds)
+    if run.facts.tokenizer and not args.prompt:
+        args.prompt = batch['caption']
+    if run.facts.classes and not args.label:
+        args.label = batch['label'].tolist()
+    print(f'told pictures of {len(seeds)} of {len(data):,} examples, by {run.config["conditioning"]["name"]}')
+    return given
 
 
 def _sized(run, size):
@@ -109,7 +135,7 @@ def _recipe(config) -> str:
     return f'{config["sampler"]["name"]} sampler, {steps}, guidance {scale:g}{named}'
 
 
-def _draw(artist, weights, seeds, cond, out) -> tuple[np.ndarray, float]:
+def _draw(artist, weights, seeds, cond, out, run, given) -> tuple[np.ndarray, float]:
     """Writes each picture as it comes (numbers: points.npy at the end).
 
     Returns the sheet of the first 100, and the mean number of evaluations a picture took.
@@ -127,8 +153,12 @@ def _draw(artist, weights, seeds, cond, out) -> tuple[np.ndarray, float]:
             first += list(images[: max(room, 0)])
             line.update(done)
     kept = np.stack(first)
+    if given:
+        some = dataclasses.replace(given, images=given.images[: len(kept)], pictures=given.pictures[: len(kept)])
+        print(pictured.said(pictured.adherence(run, some, kept)))
     if kept.dtype == np.uint8:
-        return pictures.sheet(kept), evaluations / done
+        sheet = pictured.sheet(run, some.pictures, kept) if given else pictures.sheet(kept)
+        return sheet, evaluations / done
     points = kept.reshape(len(kept), -1)
     pictures.save_array(out / 'points.npy', points)
     return pictures.scatter(points), evaluations / done
