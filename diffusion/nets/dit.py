@@ -60,6 +60,7 @@ class DiT(nnx.Module):
         classes=0,
         vocabulary=0,
         length=0,
+        states=0,
         augment=0,
         picture=0,
         rngs,
@@ -73,6 +74,7 @@ class DiT(nnx.Module):
             classes=classes,
             vocabulary=vocabulary,
             length=length,
+            states=states,
             augment=augment,
             text_width=text_width,
             text_layers=text_layers,
@@ -86,7 +88,7 @@ class DiT(nnx.Module):
         @nnx.split_rngs(splits=depth)
         @nnx.vmap
         def stack(rngs):
-            context = text_width if vocabulary else 0
+            context = text_width if vocabulary or states else 0
             return Block(width, context, heads=heads, mlp_ratio=mlp_ratio, dropout=dropout, rngs=rngs, dtype=dtype)
 
         self.blocks = stack(rngs)

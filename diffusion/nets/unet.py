@@ -79,8 +79,8 @@ class UNet(nnx.Module):
     embedding: features of the condition vector, 0 for 4 x width; text_width, text_layers: of the text tower;
     dropout: in [0, 1); remat: what the backward pass recomputes in each stage: 'none', 'full' or a name from
     `jax.checkpoint_policies`; dtype: what it computes in, 'float32' or 'bfloat16', parameters are float32. channels,
-    outputs (0: as many as channels), classes, vocabulary, length, augment follow from the data, from what is to be
-    predicted and from the augmentation; picture: channels of a picture beside the noisy one, in cond['picture']: [B, H,
+    outputs (0: as many as channels), classes, vocabulary, length, states, augment follow from the data, from what is to
+    be predicted and from the augmentation; picture: channels of a picture beside the noisy one, in cond['picture']: [B, H,
     W, picture], whose weights start at 0, as of a network that is not told.
     """
 
@@ -104,13 +104,14 @@ class UNet(nnx.Module):
         classes=0,
         vocabulary=0,
         length=0,
+        states=0,
         augment=0,
         picture=0,
         rngs,
     ):
         layers.check(remat, dtype)
         self.remat = remat
-        self._check(multipliers, attention, cross_attention, vocabulary)
+        self._check(multipliers, attention, cross_attention, vocabulary or states)
         self.stride = 2 ** (len(multipliers) - 1)
         embedding = embedding or 4 * width
         self.condition = condition.Condition(
@@ -118,6 +119,7 @@ class UNet(nnx.Module):
             classes=classes,
             vocabulary=vocabulary,
             length=length,
+            states=states,
             augment=augment,
             text_width=text_width,
             text_layers=text_layers,
@@ -159,11 +161,11 @@ class UNet(nnx.Module):
         self.last = layers.conv(features, outputs or channels, 3, rngs=rngs, dtype=dtype, zero=True)
 
     @staticmethod
-    def _check(multipliers, attention, cross_attention, vocabulary):
+    def _check(multipliers, attention, cross_attention, text):
         outside = [level for level in (*attention, *cross_attention) if not 0 <= level < len(multipliers)]
         if outside:
             raise ValueError(f'attention at level {outside[0]}: the levels are 0 to {len(multipliers) - 1}')
-        if cross_attention and not vocabulary:
+        if cross_attention and not text:
             raise ValueError('cross_attention needs text: this data set has no captions, or text is off')
 
     def __call__(self, x, noise, cond, keys=None):

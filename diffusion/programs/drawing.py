@@ -110,7 +110,8 @@ def conditions(run: build.Experiment, count: int, prompts=(), labels=()) -> dict
         null = run.conditioning.null
         cond['picture'] = np.broadcast_to(null, (count, *run.facts.shape[:2], null.shape[-1]))
     if prompts:
-        cond['tokens'] = np.resize(tokenizer.encode(list(prompts)), (count, tokenizer.length))
+        rows = tokenizer.encode(list(prompts))
+        cond['tokens'] = np.resize(rows, (count, *rows.shape[1:]))
     if labels:
         cond['label'] = np.resize(np.asarray([_label(label, classes) for label in labels], np.int32), count)
     return cond

@@ -79,6 +79,7 @@ def conditions(run, data, num, seed):
     cond = {name: np.concatenate([part[name] for part in parts]) for name in run.null}
     mark = hashlib.sha256()
     for name in sorted(cond):
-        mark.update(name.encode() + np.ascontiguousarray(cond[name], '<i4').tobytes())
+        kind = '<i4' if cond[name].dtype.kind == 'i' else '<f2'
+        mark.update(name.encode() + np.ascontiguousarray(cond[name], kind).tobytes())
     told = {'conditions': ', '.join(sorted(cond)), 'distribution': "the data's", 'sha256': mark.hexdigest()[:16]}
     return cond, {**told, 'conditions of': data.fingerprint}, captions or None

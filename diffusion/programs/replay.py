@@ -25,7 +25,7 @@ def main(folder: str, overrides: list[str]) -> int:
         workdir = Path(folder).resolve().parents[1]
         config = configs.restore(found['config'], build.SCHEMA)
         config = opening.choose(config, overrides, FREE, 'replaying')
-        facts = build.facts_from_json(found['facts'])
+        facts = build.facts_from_json(found['facts'], config)
         data = build.source(config)
         if data.fingerprint != facts.fingerprint:
             raise ValueError('the data are not those of the training: name another --config.data.data_dir')

@@ -46,6 +46,7 @@ def run(action: str, argv: list[str]) -> int:
             told['picture'] = pictured.asked(action, model, wanted.task, wanted.change)
         _check_size(model, wanted.task.shape)
         config = _chosen(stored, args, overrides, wanted)
+        model = dataclasses.replace(model, facts=build.moved(facts, config))
         seeds = seeding.read(args, 4)
         labels = [args.label] if args.label else []
         prompts = [args.prompt] if args.prompt is not None else []
@@ -137,6 +138,8 @@ def _deblur(args, facts) -> Wanted:
 
 
 def _trace(args, facts) -> Wanted:
+    if args.method not in (None, pictured.CONDITIONED):
+        raise ValueError(f'--method={args.method}: edges are drawn by a model that was trained on them: leave it out')
     given = inputs.read(args.image, facts)
     arrays = {'around': np.zeros((1, 1, 1, 1), np.float32), 'value': given.unit[None], 'noise': _noise(args, facts)}
     return Wanted(given.values, None, build.Task(given.values.shape, arrays), pictured.CONDITIONED)

@@ -65,7 +65,8 @@ def _beside(arrays, cond, steering):
 
     def everywhere(values):
         # What is not named, as the picture a network is told, is the same on both sides of guidance.
-        return {**cond, **{name: jnp.broadcast_to(value, cond[name].shape) for name, value in values.items()}}
+        found = {**cond, **{name: jnp.broadcast_to(value, cond[name].shape) for name, value in values.items()}}
+        return {**found, 'to': found['tokens']} if 'to' in cond else found
 
     weak = steering.weak and functools.partial(_conditional, steering.weak.denoiser, arrays['weak'])
     return guidance.Beside(everywhere(arrays['null']), tuple(map(everywhere, arrays['also'])), arrays['scales'], weak)

@@ -79,8 +79,9 @@ def experiment(config: configs.Config, known: Facts) -> Experiment:
     make = functools.partial(configs.construct, config, schema=schema.SCHEMA)
     train = make('train')
     length = known.tokenizer.length if known.tokenizer else 0
-    conditions = {'classes': len(known.classes), 'length': length}
     vocabulary = known.tokenizer.size if known.tokenizer else 0
+    states = 0 if vocabulary or not known.tokenizer else known.tokenizer.width
+    conditions = {'classes': len(known.classes), 'length': length, 'states': states}
     augmentation = _augmentation(config, known)
     shape = {'channels': known.shape[-1]} | ({'outputs': 2 * known.shape[-1]} if train.variance_steps else {})
     shape |= {'augment': augmentation.labels} if augmentation and augmentation.labels else {}

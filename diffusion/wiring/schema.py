@@ -25,6 +25,7 @@ from diffusion.core import (
 from diffusion.data import sources, tokens
 from diffusion.nets import dit, mlp, unet
 from diffusion.runtime import ema, optimizer
+from diffusion.wiring import encoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,11 +173,11 @@ def _named(*modules):
     return {name: getattr(module, name) for module in modules for name in module.__all__}
 
 
-_DERIVED = frozenset({'channels', 'outputs', 'classes', 'vocabulary', 'length', 'augment', 'picture', 'rngs'})
+_DERIVED = frozenset({'channels', 'outputs', 'classes', 'vocabulary', 'length', 'states', 'augment', 'picture', 'rngs'})
 
 SCHEMA = {
     'data': configs.Section(_named(sources)),
-    'text': configs.Section(_named(tokens), frozenset({'captions'}), optional=True),
+    'text': configs.Section({**_named(tokens), encoder.KIND: encoder.encoder}, frozenset({'captions'}), optional=True),
     'init_from': configs.Section({'': InitFrom}),
     'augment': configs.Section(_named(augment), optional=True),
     'conditioning': configs.Section(_named(conditioning), frozenset({'channels'}), optional=True),
@@ -199,7 +200,7 @@ SCHEMA = {
 }
 
 # What may be chosen anew each time samples are drawn; the rest is fixed by the training.
-SAMPLING = ('sampler', 'grid', 'guidance', 'threshold', 'sample', 'runtime')
+SAMPLING = ('sampler', 'grid', 'guidance', 'threshold', 'sample', 'runtime', 'text.path', 'text.cache')
 EDITING = (*SAMPLING, 'edit')
 
 
