@@ -13,9 +13,9 @@ class Condition(nnx.Module):
 
     cond holds 'label': [B] int32 in [-1, classes) where the set has classes, and 'tokens': [B, L] int32 in
     [0, vocabulary) where it has captions, or [B, L, states] of a pretrained encoder, rows of zeros being padding.
-    Label -1 and token 0 are the null condition. 'to', like 'tokens', and 'mix': [B] in [0, 1] ask for what lies between two
-    texts: at 0 that of tokens, at 1 that of to. Where the training augments,
-    it holds 'augment' besides, [B, augment] numbers that say how; left out they are 0, as where samples are drawn.
+    Label -1 and token 0 are the null condition. 'to', like 'tokens', and 'mix': [B] in [0, 1] ask for what lies between
+    two texts: at 0 that of tokens, at 1 that of to. Where the training augments, it holds 'augment' besides,
+    [B, augment] numbers that say how; left out they are 0, as where samples are drawn.
     """
 
     def __init__(

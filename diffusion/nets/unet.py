@@ -80,8 +80,8 @@ class UNet(nnx.Module):
     dropout: in [0, 1); remat: what the backward pass recomputes in each stage: 'none', 'full' or a name from
     `jax.checkpoint_policies`; dtype: what it computes in, 'float32' or 'bfloat16', parameters are float32. channels,
     outputs (0: as many as channels), classes, vocabulary, length, states, augment follow from the data, from what is to
-    be predicted and from the augmentation; picture: channels of a picture beside the noisy one, in cond['picture']: [B, H,
-    W, picture], whose weights start at 0, as of a network that is not told.
+    be predicted and from the augmentation; picture: channels of a picture beside the noisy one, in cond['picture']:
+    [B, H, W, picture], whose weights start at 0, as of a network that is not told.
     """
 
     def __init__(

@@ -10,6 +10,7 @@ import jax
 
 from diffusion import build
 from diffusion import config as configs
+from diffusion.data import tokens
 from diffusion.programs import opening
 from diffusion.runtime import checkpoint, distributed, sharding, state, store, writer
 
@@ -47,6 +48,24 @@ def base(config: configs.Config) -> Base | None:
     except ValueError as error:
         raise ValueError(f'config.init_from: {error}') from error
     return Base(str(path), asked['weights'], step, mark, stored, facts)
+
+
+def words(config: configs.Config, facts: build.Facts, data, before: build.Facts | None) -> build.Facts:
+    """The facts of a run with the words of its base, whose weights know no others. data: the source of the captions;
+    before: the facts of a run that goes on. Raises ValueError where a caption has words that the base does not know."""
+    if not config['init_from']['path'] or not isinstance(facts.tokenizer, tokens.Words):
+        return facts
+    found = None if before else base(config)
+    known = before.tokenizer if before else found.facts.tokenizer
+    if known == facts.tokenizer or not isinstance(known, tokens.Words):
+        return facts
+    try:
+        for caption in dict.fromkeys(data.captions()):
+            known.encode([caption])
+    except ValueError as error:
+        where = found.folder if found else 'its base'
+        raise ValueError(f'config.init_from: a caption is not in the words of {where}: {error}') from error
+    return dataclasses.replace(facts, tokenizer=known)
 
 
 def check(found: Base, run: build.Experiment) -> None:

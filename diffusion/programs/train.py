@@ -75,7 +75,7 @@ def _setup(args, overrides, stop, stack):
         platform.check_batch(batch, mesh.shards(grid), config['train']['accumulate'])
         platform.cache(os.path.join(folder, os.pardir, '.jax_cache'))
         data = build.source(config)
-        facts = build.facts(config, data)
+        facts = beginning.words(config, build.facts(config, data), data, before and before[1])
         run = build.experiment(config, facts)
         setup = Setup(run, data, grid, folder, preview.plan(run, data), links)
         if before:

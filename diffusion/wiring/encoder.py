@@ -39,11 +39,11 @@ class Encoder:
 
     def encode(self, captions: Sequence[str]) -> np.ndarray:
         """float16 [B, L, D]: the states of each caption's tokens, then rows of zeros; the empty caption, and so the
-        null condition, has none. Raises ValueError for a caption too long, and where the encoder is needed and not there."""
+        null condition, has none. Raises ValueError for a caption too long, and where the encoder is needed but gone."""
         found = self.states(captions)
         rows = np.zeros((len(captions), self.length, self.width), STORED)
         for i, caption in enumerate(captions):
-            one = found[_key(caption)] if caption else ()
+            one = found[_key(caption)] if caption else rows[i, :0]
             if len(one) > self.length:
                 raise ValueError(f'{caption!r} has {len(one)} tokens; this model takes at most {self.length}')
             rows[i, : len(one)] = one

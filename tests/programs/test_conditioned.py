@@ -1,6 +1,8 @@
 """Training for editing: from another run's weights, with a picture as a condition, and what is then done with it."""
 
+import dataclasses
 import json
+import types
 
 import jax
 import numpy as np
@@ -8,7 +10,8 @@ import pytest
 from PIL import Image
 
 from diffusion import build
-from diffusion.programs import beginning, pictured
+from diffusion.data import tokens
+from diffusion.programs import beginning, pictured, workdir
 from diffusion.runtime import mesh, state
 from tests.programs import conftest
 
@@ -117,7 +120,7 @@ def test_a_run_goes_on_without_its_base(call, tuned):
         (['--config.net.width=16'], 'config.net.width is 16 here and 8 in'),
         (['--config.net.name=DiT'], "config.net.name is 'DiT' here and 'UNet' in"),
         (['--config.precond.sigma_data=0.5'], 'its network predicts something else'),
-        (['--config.data.subset=all'], 'the words of this run are not those of'),
+        (['--config.data.subset=all'], 'a caption is not in the words of'),
         (['--config.train.labels=True'], 'the classes of this run are not those of'),
         (['--config.init_from.step=3'], 'no checkpoint of step 3: there are 4, 8'),
         (['--config.init_from.weights=best'], 'invalid choice'),
@@ -137,6 +140,18 @@ def test_what_does_not_fit_is_one_line_and_leaves_nothing(call, trained, tmp_pat
     assert done.returncode == 2, done.stdout + done.stderr
     assert say in done.stderr and done.stderr.count('\n') == 1
     assert not (tmp_path / 'run' / 'config.json').exists()
+
+
+def test_words_that_the_base_knows_keep_their_numbers(trained):
+    config, facts = workdir.read(trained)
+    config['init_from']['path'] = str(trained)
+    few = tokens.words(['crying cat', 'nerd face'])
+    other = dataclasses.replace(facts, tokenizer=few)
+    captions = types.SimpleNamespace(captions=lambda: ['crying cat', 'nerd face'])
+    assert beginning.words(config, other, captions, None) == facts
+    assert beginning.words(config, other, captions, facts) == facts
+    with pytest.raises(ValueError, match="a caption is not in the words of .* unknown word 'purple'"):
+        beginning.words(config, other, types.SimpleNamespace(captions=lambda: ['purple cat']), None)
 
 
 def test_a_checkpoint_can_be_named_by_its_folder(trained, data_dir):
