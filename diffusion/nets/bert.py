@@ -63,7 +63,9 @@ def states(tensors: dict[str, np.ndarray], of: Sizes, ids: np.ndarray, mask: np.
         return np.asarray(found, np.float32)
 
     def linear(x, name, features_in, features):
-        return x @ part(f'{name}.weight', features, features_in).T + part(f'{name}.bias', features)
+        # As one product of matrices: numpy would take a stack of them one by one.
+        flat = x.reshape(-1, features_in) @ part(f'{name}.weight', features, features_in).T
+        return flat.reshape(*x.shape[:-1], features) + part(f'{name}.bias', features)
 
     def norm(x, name):
         centred = x - x.mean(-1, keepdims=True)
