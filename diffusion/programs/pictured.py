@@ -25,6 +25,9 @@ class Given:
     images: np.ndarray
     pictures: np.ndarray
 
+    def first(self, count: int) -> 'Given':
+        return Given(self.images[:count], self.pictures[:count])
+
 
 def made(run: build.Experiment, images: np.ndarray, seeds) -> Given:
     """The conditions of images, each by its own seed: what the training makes, from other keys."""

@@ -15,12 +15,13 @@ from diffusion.runtime import pictures
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """What a sheet shows: one picture a label; the labels of unseen prompts begin with '*'. given: what cond holds of
-    pictures, None where the model is told none."""
+    pictures, None where the model is told none; alone: how many of the first are told nothing else."""
 
     seeds: np.ndarray
     cond: dict
     labels: list[str] | None
     given: pictured.Given | None = None
+    alone: int = 0
 
 
 def plan(run: build.Experiment, data: sources.Source) -> Plan:
@@ -30,7 +31,13 @@ def plan(run: build.Experiment, data: sources.Source) -> Plan:
         return found
     images = _images(run, data, found)
     given = pictured.made(run, images, found.seeds)
-    return dataclasses.replace(found, cond={**found.cond, 'picture': given.pictures}, given=given)
+    cond = {**found.cond, 'picture': given.pictures}
+    # Words may tell all that the picture tells, so that nobody could see whether that is heeded.
+    alone = len(found.seeds) - (len(run.preview.unseen) if run.facts.tokenizer else 0)
+    if not run.train.never_without(run.null):
+        nothing = drawing.conditions(run, alone)
+        cond |= {name: np.concatenate([nothing[name], cond[name][alone:]]) for name in run.null}
+    return dataclasses.replace(found, cond=cond, given=given, alone=alone)
 
 
 def _images(run, data, plan):
@@ -81,7 +88,7 @@ def draw(
             return None
     images = np.concatenate(parts)
     if shown.given:
-        found = pictured.adherence(run, shown.given, images)
+        found = pictured.adherence(run, shown.given.first(shown.alone), images[: shown.alone])
         if images.dtype == np.uint8:
             return pictured.sheet(run, shown.cond['picture'], images, shown.labels), found
         return _scattered(images), found

@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
         leaning = steering.read(args, run)
         out = _free(args.out, names, args.overwrite)
         grid = opening.devices(args.workdir, config, min(config['sample']['batch'], len(seeds)))
-        labels = _labels(args, facts, seeds)
+        labels = _labels(args, facts, seeds, given)
         opening.check_conditioned(run, args.prompt, labels, given is not None)
         cond = drawing.conditions(run, len(seeds), args.prompt, labels)
         cond |= {'picture': given.pictures} if given else {}
@@ -109,8 +109,8 @@ def _chosen(config, args, overrides):
 
 
 def _conditions(run, config, stored, args, seeds) -> pictured.Given | None:
-    """What a model that is told pictures is told: those of examples of its data, one a seed, with their words where no
-    others are asked for. Raises ValueError."""
+    """What a model that is told pictures is told: those of examples of its data, one a seed, with their words and classes
+    where it cannot do without. Raises ValueError."""
     if run.conditioning is None:
         return None
     try:
@@ -121,9 +121,10 @@ def _conditions(run, config, stored, args, seeds) -> pictured.Given | None:
             f'edit {run.conditioning.serves[0]} --image=FILE --workdir={args.workdir}'
         ) from error
     given, batch = pictured.of_examples(run, data, seeds)
-    if run.facts.tokenizer and not args.prompt:
+    kept = run.train.never_without(run.null)
+    if 'tokens' in kept and not args.prompt:
         args.prompt = batch['caption']
-    if run.facts.classes and not args.label:
+    if 'label' in kept and not args.label:
         args.label = batch['label'].tolist()
     print(f'told pictures of {len(seeds)} of {len(data):,} examples, by {run.config["conditioning"]["name"]}')
     return given
@@ -139,9 +140,9 @@ def _sized(run, size):
     return dataclasses.replace(run, facts=dataclasses.replace(run.facts, shape=known[size]))
 
 
-def _labels(args, facts, seeds):
+def _labels(args, facts, seeds, given):
     """Classes in turn by seed where none is named: what a class-conditional model is trained to draw."""
-    if args.label or args.prompt or not facts.classes:
+    if args.label or args.prompt or given or not facts.classes:
         return args.label
     return [seed % len(facts.classes) for seed in seeds]
 
@@ -184,7 +185,7 @@ def _draw(artist, weights, pictured_as, cond, out, run, given) -> tuple[np.ndarr
             line.update(done)
     kept = np.stack(first)
     if given:
-        some = dataclasses.replace(given, images=given.images[: len(kept)], pictures=given.pictures[: len(kept)])
+        some = given.first(len(kept))
         print(pictured.said(pictured.adherence(run, some, kept)))
     if kept.dtype == np.uint8:
         sheet = pictured.sheet(run, some.pictures, kept) if given else pictures.sheet(kept)

@@ -54,8 +54,10 @@ class Encoder:
         kept = _cache(self.folder)
         wanted = {_key(caption): caption for caption in captions if caption}
         missing = [key for key in wanted if key not in kept]
-        if missing:
-            kept.add(missing, self._encoded([wanted[key] for key in missing]))
+        # Kept block by block, so that a start that was broken off goes on where it was.
+        for start in range(0, len(missing), BLOCK):
+            keys = missing[start : start + BLOCK]
+            kept.add(keys, self._encoded([wanted[key] for key in keys]))
         return {key: kept[key] for key in wanted}
 
     def _encoded(self, captions) -> list[np.ndarray]:
@@ -190,14 +192,12 @@ class _Cache:
         return np.asarray(self._blocks[name][begin:end])
 
     def add(self, keys: list[str], states: list[np.ndarray]) -> None:
-        for start in range(0, len(keys), BLOCK):
-            some, rows = keys[start : start + BLOCK], states[start : start + BLOCK]
-            name = hashlib.sha256(''.join(some).encode()).hexdigest()[:32]
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with writer.atomic(self._folder / f'{name}.npy') as file:
-                np.save(file, np.concatenate(rows), allow_pickle=False)
-            writer.write_json(self._folder / f'{name}.json', {'keys': some, 'tokens': [len(one) for one in rows]})
-            self._read(self._folder / f'{name}.json')
+        """One block."""
+        path = self._folder / hashlib.sha256(''.join(keys).encode()).hexdigest()[:32]
+        with writer.atomic(path.with_suffix('.npy')) as file:
+            np.save(file, np.concatenate(states), allow_pickle=False)
+        writer.write_json(path.with_suffix('.json'), {'keys': keys, 'tokens': [len(one) for one in states]})
+        self._read(path.with_suffix('.json'))
 
 
 def configured(config: configs.Config) -> bool:
