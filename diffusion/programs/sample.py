@@ -109,8 +109,8 @@ def _chosen(config, args, overrides):
 
 
 def _conditions(run, config, stored, args, seeds) -> pictured.Given | None:
-    """What a model that is told pictures is told: those of examples of its data, one a seed, with their words and classes
-    where it cannot do without. Raises ValueError."""
+    """What a model that is told pictures is told: those of examples of its data, one a seed, with their words and
+    classes where it cannot do without. Raises ValueError."""
     if run.conditioning is None:
         return None
     try:

@@ -81,7 +81,7 @@ class Encoder:
         return {'kind': KIND, 'sha256': self.sha256, 'length': self.length, 'width': self.width}
 
 
-def encoder(path: str, length: int = 0, cache: str = '', captions: Sequence[str] = ()) -> Encoder:
+def encoder(path: str = '', length: int = 0, cache: str = '', captions: Sequence[str] = ()) -> Encoder:
     """A folder of a BERT in Hugging Face's layout: config.json, model.safetensors, vocab.txt or tokenizer.json.
 
     length: tokens a row, 0 for the next multiple of 8 above the longest caption; cache: a folder for what it says.

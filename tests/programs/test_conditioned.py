@@ -64,23 +64,6 @@ def test_new_channels_change_nothing_at_first(net, data_dir, monkeypatch):
     assert np.abs(one - two).max() > 1e-3
 
 
-def test_what_is_hidden_follows_from_the_example_alone(data_dir, monkeypatch):
-    """The loss of a batch is that of its parts, masks among them, and masks change from step to step."""
-    monkeypatch.chdir(conftest.ROOT)
-    run = experiment(data_dir, *DIT, 'conditioning.full=0')
-    params = stirred(run.network.init(jax.random.key(0)))
-    batch = build.source(run.config).gather(np.arange(4))
-    batch = {'image': batch['image'], 'tokens': run.facts.tokenizer.encode(batch['caption'])}
-    part = jax.jit(lambda params, rows, key, places: run.loss.part(params, rows, key, {}, (places, 4))[0])
-    whole = part(params, batch, jax.random.key(5), np.arange(4))
-    halves = [
-        part(params, {name: rows[i : i + 2] for name, rows in batch.items()}, jax.random.key(5), np.arange(i, i + 2))
-        for i in (0, 2)
-    ]
-    np.testing.assert_allclose(np.mean(halves), whole, rtol=1e-5)
-    assert part(params, batch, jax.random.key(6), np.arange(4)) != whole
-
-
 @pytest.fixture(scope='module')
 def tuned(diffusion, trained, tmp_path_factory):
     """A few steps from the weights of the tiny run."""
