@@ -81,10 +81,11 @@ def linear(features_in, features_out, *, rngs, dtype=None, zero=False, bias=True
     return Linear(features_in, features_out, dtype=dtype, rngs=rngs, use_bias=bias, inner=inner, **init)
 
 
-def conv(features_in, features_out, kernel, *, rngs, dtype=None, zero=False, inner=False):
+def conv(features_in, features_out, kernel, *, rngs, dtype=None, zero=False, bias=True, inner=False):
     """A kernel x kernel convolution, SAME padding, on [B, H, W, C]; zero: starts as the zero map."""
     init = {'kernel_init': zeros} if zero else {}
-    return Conv(features_in, features_out, (kernel, kernel), dtype=dtype, rngs=rngs, inner=inner, **init)
+    size = (kernel, kernel)
+    return Conv(features_in, features_out, size, dtype=dtype, rngs=rngs, use_bias=bias, inner=inner, **init)
 
 
 def fold(keys, index):
