@@ -9,7 +9,8 @@ import numpy as np
 from diffusion import build, usage
 from diffusion import config as configs
 from diffusion.core import operators
-from diffusion.programs import drawing, inputs, opening, restored, seeding, steering
+from diffusion.programs import calls, drawing, inputs, opening, restored, seeding, steering
+from diffusion.runtime import compilation
 
 SOFT, HARD = 'differential', 'repaint'  # methods where none is named, for masks of pictures
 MEASURED = 'mmps'  # for other measurements, and for numbers, whose posterior is wanted rather than a picture
@@ -37,19 +38,20 @@ def run(action: str, argv: list[str]) -> int:
         stored, facts = opening.read(args.workdir)
         if facts.dtype != 'uint8' and (action != 'inpaint' or min(facts.shape[:2]) < 2):
             raise ValueError(f'edit {action} is for pictures, and this run draws numbers or points')
+        seeds = seeding.read(args, 4)
+        most = calls.padded(len(seeds))
+        grid = opening.start(args.workdir, stored, overrides, most)
         wanted = WANTED[action](args, facts)
         model = build.experiment(stored, facts)
         _check_size(model, wanted.task.shape)
         config = _chosen(stored, args, overrides, wanted)
-        seeds = seeding.read(args, 4)
         labels = [args.label] if args.label else []
         prompts = [args.prompt] if args.prompt is not None else []
         opening.check_conditioned(model, prompts, labels)
         leaning = steering.read(args, model)
         store = restored.open(args, facts, seeds, wanted.before.shape)
-        grid = opening.devices(args.workdir, config, min(config['sample']['batch'], len(seeds)))
         cond = drawing.conditions(model, len(seeds), prompts, labels)
-        artist = drawing.artist(model, config, grid, len(seeds), leaning, wanted.task)
+        artist = drawing.artist(model, config, grid, most, leaning, wanted.task)
     weights, step = opening.weights(args.workdir, model, grid, args.weights, args.step)
     if leaning.weak:
         artist = artist.against(steering.weaker(args, leaning.weak, step, grid)[1])
@@ -58,6 +60,7 @@ def run(action: str, argv: list[str]) -> int:
     about |= {key: value for key, value in vars(args).items() if key in TOLD and value is not None}
     about |= {section: config[section] for section in ('edit', 'sampler', 'grid', 'guidance') if section in config}
     restored.write(store, wanted, artist.draw(weights, seeds, cond), about)
+    print(compilation.TALLY.said())
     return 0
 
 

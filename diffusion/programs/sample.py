@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from diffusion import build, usage
-from diffusion.programs import drawing, opening, seeding, steering
-from diffusion.runtime import pictures, status
+from diffusion.programs import calls, drawing, opening, seeding, steering
+from diffusion.runtime import compilation, pictures, status
 
 
 def main(argv: list[str]) -> int:
@@ -17,14 +17,15 @@ def main(argv: list[str]) -> int:
         stored, facts = opening.read(args.workdir)
         config = _chosen(stored, args, overrides)
         seeds = seeding.read(args, 16)
+        most = calls.padded(len(seeds))
+        grid = opening.start(args.workdir, stored, overrides, most)
         run = _sized(build.experiment(stored, facts), args.size)
         leaning = steering.read(args, run)
         out = _free(args.out, seeds, args.overwrite)
-        grid = opening.devices(args.workdir, config, min(config['sample']['batch'], len(seeds)))
         labels = _labels(args, facts, seeds)
         opening.check_conditioned(run, args.prompt, labels)
         cond = drawing.conditions(run, len(seeds), args.prompt, labels)
-        artist = drawing.artist(run, config, grid, len(seeds), leaning)
+        artist = drawing.artist(run, config, grid, most, leaning)
     weights, step = opening.weights(args.workdir, run, grid, args.weights, args.step)
     against = ''
     if leaning.weak:
@@ -34,6 +35,7 @@ def main(argv: list[str]) -> int:
     print(f'{args.weights} weights of step {step}, {_recipe(config)}{steering.said(args)}{against}')
     sheet, evaluations = _draw(artist, weights, seeds, cond, out)
     pictures.save(out / 'grid.png', sheet)
+    print(compilation.TALLY.said())
     print(f'{len(seeds)} pictures in {out}, {evaluations:g} evaluations of the model a picture')
     return 0
 
