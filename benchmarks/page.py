@@ -27,9 +27,8 @@ beside the least and the most of them. What was tried and what came of it is in
 
 def quiet(report) -> bool:
     """Whether other programs left the machine alone."""
-    return (
-        max([report['ceilings']['others'], *(part['others'] for part in report['parts'].values())]) <= measuring.QUIET
-    )
+    others = [found['others'] for found in (report['ceilings'], *report['parts'].values())]
+    return max(others) <= measuring.QUIET
 
 
 def ceilings(found) -> str:

@@ -76,7 +76,7 @@ SCHEDULERS = {
 
 
 def diffusers_sampling(args) -> dict:
-    """diffusers' UNet2DModel of about the size of ours with its schedulers: whole loops, and as many calls of the network.
+    """diffusers' UNet2DModel, about as large as ours, with its schedulers: whole loops, and its evaluations alone.
 
     The network is another one, without a condition and without guidance: its rate is no ratio to ours, the share of
     time outside of the network is.

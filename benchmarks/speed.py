@@ -1,7 +1,7 @@
-"""Speed, side by side with what else one would use: a table of medians and spreads, and shares of what the machine can do.
+"""Speed, side by side with what else one would use: medians and spreads, and shares of what the machine can do.
 
-    python benchmarks/speed.py [--only=step,sampling,data,startup,saving,likelihood] [--seconds=3] [--rounds=2] [--large]
-                               [--json=FILE] [--write=docs/speed.md]
+    python benchmarks/speed.py [--only=step,sampling,data,startup,saving,likelihood] [--seconds=3] [--rounds=2]
+                               [--large] [--json=FILE] [--write=docs/speed.md]
 
 Every measurement has a process of its own, and the sides take turns, so that they neither fight for the cores nor
 meet a machine busy with different things. A side that is not installed is left out, with a line that says so.
