@@ -1,13 +1,11 @@
 """The U-Net of `diffusion.nets.unet` written as a PyTorch user would, so that both trainers do the same work.
 
 It covers what configs/emoji.py uses (text as a bag of words, no attention, no dropout) at any width,
-multipliers and depth. Module names follow ours, so that `copy_weights` is a renaming.
+multipliers and depth. Module names follow ours (see `torch_parts.copy_weights`).
 """
 
-import math
-
-import numpy as np
 import torch
+import torch_parts
 from torch import nn
 from torch.nn import functional
 
@@ -38,53 +36,13 @@ class ResBlock(nn.Module):
         return self.conv2(y) + self.skip(x)
 
 
-class MLP(nn.Module):
-    """Two dense layers with a SiLU between."""
-
-    def __init__(self, features_in, features):
-        super().__init__()
-        self.up, self.down = nn.Linear(features_in, features), nn.Linear(features, features)
-
-    def forward(self, x):
-        return self.down(functional.silu(self.up(x)))
-
-
-class TextBag(nn.Module):
-    """ids: [B, L], 0 is padding -> a map of the sum of the words' vectors and a start: [B, pooled]."""
-
-    def __init__(self, vocabulary, width, pooled):
-        super().__init__()
-        self.embed = nn.Embedding(vocabulary, width)
-        self.start = nn.Parameter(torch.zeros(1, width))
-        self.pool = nn.Linear(width, pooled)
-
-    def forward(self, ids):
-        words = torch.where((ids > 0)[..., None], self.embed(ids), 0)
-        return self.pool(words.sum(1) + self.start)
-
-
-class Condition(nn.Module):
-    """The noise level and the text as one vector."""
-
-    def __init__(self, features, vocabulary, text_width):
-        super().__init__()
-        self.noise = MLP(features, features)
-        self.text = TextBag(vocabulary, text_width, features)
-        frequency = 2 * math.pi * np.geomspace(0.1, 16, features // 2)
-        self.register_buffer('frequency', torch.tensor(frequency, dtype=torch.float32), persistent=False)
-
-    def forward(self, noise, tokens):
-        phase = noise[:, None] * self.frequency
-        return functional.silu(self.noise(torch.cat([phase.cos(), phase.sin()], 1)) + self.text(tokens))
-
-
 class UNet(nn.Module):
-    """F(x, noise, tokens); x: [B, C, H, W], noise: [B], tokens: [B, L] -> [B, C, H, W]."""
+    """F(x, noise, cond); x: [B, C, H, W], noise: [B], cond: {'tokens': [B, L]} -> [B, C, H, W]."""
 
     def __init__(self, *, channels, vocabulary, width, multipliers, depth, embedding, text_width):
         super().__init__()
         embedding = embedding or 4 * width
-        self.condition = Condition(embedding, vocabulary, text_width)
+        self.condition = torch_parts.Condition(embedding, vocabulary=vocabulary, text_width=text_width)
         self.first = nn.Conv2d(channels, width, 3, padding=1)
         self.down, self.up = nn.ModuleDict(), nn.ModuleDict()
         features, skips = width, [width]
@@ -102,8 +60,8 @@ class UNet(nn.Module):
         self.last = nn.Conv2d(features, channels, 3, padding=1)
         self.levels, self.depth = len(multipliers), depth
 
-    def forward(self, x, noise, tokens):
-        vector = self.condition(noise, tokens)
+    def forward(self, x, noise, cond):
+        vector = self.condition(noise, cond)
         x = self.first(x)
         skips = [x]
         for level in range(self.levels):
@@ -122,8 +80,6 @@ class UNet(nn.Module):
 def unsupported(config) -> str:
     """Why this network is not the one of a resolved config; '' where it is."""
     net, wanted = config['net'], {'attention': (), 'cross_attention': (), 'text_layers': 0, 'dropout': 0.0}
-    if net['name'] != 'UNet':
-        return f'net {net["name"]}'
     for key, value in {**wanted, 'dtype': 'float32'}.items():
         if net[key] != value:
             return f'net.{key}={net[key]!r}'
@@ -137,23 +93,3 @@ def build(config, facts) -> UNet:
     names = ('width', 'multipliers', 'depth', 'embedding', 'text_width')
     shape = {name: config['net'][name] for name in names}
     return UNet(channels=facts.shape[-1], vocabulary=facts.tokenizer.size, **shape)
-
-
-def copy_weights(network: UNet, params: dict) -> None:
-    """Our weights, nested dict of arrays, into network; each must find its place and its shape."""
-    weights = dict(_renamed(params))
-    network.load_state_dict({name: torch.tensor(value) for name, value in weights.items()}, strict=True)
-
-
-def _renamed(params, path=()):
-    for key, value in params.items():
-        if isinstance(value, dict):
-            yield from _renamed(value, (*path, key))
-            continue
-        names = [name for name in path if name != 'block']  # ours wraps a ResBlock in a stage that may attend
-        value = np.asarray(value)
-        if key == 'kernel':
-            value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
-            value = value[..., None, None] if names[-1] == 'skip' else value  # a 1 x 1 convolution there
-        key = {'kernel': 'weight', 'scale': 'weight', 'embedding': 'weight'}.get(key, key)
-        yield '.'.join((*names, key)), value

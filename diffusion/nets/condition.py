@@ -2,7 +2,7 @@
 
 import functools
 
-import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from diffusion.nets import layers, text
@@ -58,10 +58,10 @@ class Condition(nnx.Module):
 
 
 def null(classes=0, length=0, states=0):
-    """The null condition that `Condition` understands: a dict of arrays without the batch axis."""
+    """The null condition that `Condition` understands: a dict of numpy arrays without the batch axis."""
     cond = {}
     if classes:
-        cond['label'] = jnp.full((), -1, jnp.int32)
+        cond['label'] = np.full((), -1, np.int32)
     if length:
-        cond['tokens'] = jnp.zeros((length, states), jnp.float16) if states else jnp.zeros((length,), jnp.int32)
+        cond['tokens'] = np.zeros((length, states), np.float16) if states else np.zeros((length,), np.int32)
     return cond

@@ -55,6 +55,12 @@ def compiled(function, mesh: Mesh, batch: int, most: int) -> Calls:
     return Calls(jax.jit(function, in_shardings=(None, split), out_shardings=split), mesh, size)
 
 
+def padded(count: int) -> int:
+    """The power of two from count on: `compiled` for at most as many, calls on other numbers of examples share one
+    program."""
+    return 1 << (count - 1).bit_length()
+
+
 def precise(function):
     """function with matrix products in full float32, also where the hardware's default is less (TPU)."""
 

@@ -4,12 +4,14 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from diffusion import build, usage
 from diffusion.core import latents, loss, ode
 from diffusion.programs import calls, drawing, opening, solving
-from diffusion.runtime import pictures, writer
+from diffusion.runtime import compilation, pictures, writer
+from diffusion.runtime import mesh as meshes
 
 # Below this the eye can tell a picture from its way there and back.
 FAITHFUL_DB = 35.0
@@ -48,6 +50,7 @@ def invert(argv: list[str]) -> int:
     every = _uint8(np.stack([images for _, images in shown], 1).reshape(-1, *codes.shape[1:]))
     pictures.save(out / 'sheet.png', pictures.sheet(every, [kind for kind, _ in shown] * len(names), len(shown)))
     _report(setup, restored, out, {'action': 'invert', 'new_prompt': args.new_prompt, 'strength': args.strength})
+    print(compilation.TALLY.said())
     print(f'codes and reconstructions in {out}')
     return 0
 
@@ -74,6 +77,7 @@ def interpolate(argv: list[str]) -> int:
         pictures.save(out / name, image)
     pictures.save(out / 'grid.png', pictures.sheet(images, columns=args.num))
     _report(setup, between[[0, -1]], out, {'action': 'interpolate'})
+    print(compilation.TALLY.said())
     print(f'{args.num} pictures in {out}')
     return 0
 
@@ -116,6 +120,8 @@ def _setup(args, overrides) -> _Setup:
     if facts.dtype != 'uint8':
         raise ValueError('edit is for pictures, and this run draws points')
     config = opening.choose(config, overrides, ('runtime', 'text.path', 'text.cache'), 'editing')
+    batch = min(config['sample']['batch'], calls.padded(max(len(args.image), getattr(args, 'num', 0))))
+    mesh = opening.devices(args.workdir, config, batch)
     rule = 'none' if args.guidance == '1' else 'classifier_free'
     config = build.override(config, [f'guidance.name={rule}'])
     if rule != 'none':
@@ -125,8 +131,6 @@ def _setup(args, overrides) -> _Setup:
     opening.check_conditioned(run, prompts, labels)
     drawing.conditions(run, 1, prompts, labels)  # refuses what the model cannot know
     images = np.stack([pictures.load(path, facts.shape) for path in args.image])
-    batch = config['sample']['batch']
-    mesh = opening.devices(args.workdir, config, min(batch, len(images)))
     unit = np.asarray(loss.to_unit(images))
     scale, high = config['guidance'].get('scale', 1.0), float(run.process.nsr_range()[1])
     if getattr(args, 'strength', 1.0) != 1:
@@ -144,18 +148,21 @@ def _weights(setup):
 def _solved(setup, weights, way, values) -> np.ndarray:
     """`latents.encode` or `latents.decode` of values: [N, H, W, C]. Raises UsageError where one does not finish."""
     run = setup.run
-    low, high = float(run.process.nsr_range()[0]), setup.high
     cond = drawing.conditions(run, len(values), setup.prompts, setup.labels)
 
-    def solve(params, inputs):
+    def solve(fixed, inputs):
+        params, low, high, scale = fixed
         inputs = dict(inputs)
         x = inputs.pop('values')
-        found = way(build.denoise(run, params, inputs, setup.scale), x, low, high, setup.method)
+        denoise = build.denoise(run, params, inputs, scale if setup.scale != 1 else None)
+        found = way(denoise, x, low, high, setup.method)
         return found.state, found.finished
 
-    compiled = calls.compiled(calls.precise(solve), setup.mesh, setup.batch, len(values))
+    compiled = calls.compiled(calls.precise(solve), setup.mesh, setup.batch, calls.padded(len(values)))
+    levels = (float(run.process.nsr_range()[0]), setup.high, setup.scale)
+    fixed = (weights, *jax.device_put(tuple(map(np.float32, levels)), meshes.replicated(setup.mesh)))
     everything = {'values': values, **cond}
-    parts = list(compiled.over(weights, lambda rows: {k: v[rows] for k, v in everything.items()}, len(values)))
+    parts = list(compiled.over(fixed, lambda rows: {k: v[rows] for k, v in everything.items()}, len(values)))
     states, finished = (np.concatenate(part) for part in zip(*parts))
     if not finished.all():
         raise usage.UsageError(solving.unfinished(int((~finished).sum()), len(values), setup.args))

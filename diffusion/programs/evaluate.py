@@ -26,7 +26,7 @@ from diffusion.programs import (
     watching,
     workdir,
 )
-from diffusion.runtime import preemption
+from diffusion.runtime import compilation, preemption
 
 # (run, mesh, args) -> `loglikelihood.Likelihood`; it refuses by ValueError what it cannot be asked.
 METRICS = {'bpd': loglikelihood.bpd, 'nll': loglikelihood.nll}
@@ -54,6 +54,7 @@ def main(argv: list[str]) -> int:
         print('interrupted: what was measured and drawn is kept, the same command goes on', file=sys.stderr)
         return preemption.STOPPED
     results.conclude(rows, args.json)
+    print(compilation.TALLY.said())
     return 0 if whole else 1
 
 

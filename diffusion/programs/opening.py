@@ -9,7 +9,7 @@ from pathlib import Path
 from diffusion import build, usage
 from diffusion import config as configs
 from diffusion.programs import workdir
-from diffusion.runtime import checkpoint, ema, manifest, mesh, platform, state, store
+from diffusion.runtime import checkpoint, compilation, ema, manifest, mesh, platform, state, store
 
 RAW = 'raw'  # the parameters themselves, where others are averages of them
 AVERAGES = 'averages'  # of a workdir: what `diffusion checkpoint ema` has made, by name and step
@@ -74,8 +74,16 @@ def devices(folder: str, config: configs.Config, batch: int):
     """The mesh of the devices to use, with the compilation cache of the run. batch: images a call."""
     runtime = config['runtime']
     found = platform.configure(runtime['platform'], runtime['devices'], batch)
-    platform.cache(os.path.join(folder, os.pardir, '.jax_cache'))
+    compilation.cache(os.path.join(folder, os.pardir, '.jax_cache'))
     return mesh.make(found)
+
+
+def start(folder: str, config: configs.Config, overrides: list[str], most: int):
+    """`devices` for a call of at most so many images, before anything else of the call touches one: JAX could not be
+    told afterwards how many devices to make of a CPU's cores. config: the run's own. Raises ValueError."""
+    early = [one for one in overrides if one.startswith(('runtime.', 'sample.batch='))]
+    chosen = choose(config, early, ('runtime', 'sample'), 'drawing')
+    return devices(folder, chosen, min(chosen['sample']['batch'], most))
 
 
 def weights(folder: str, run: build.Experiment, grid, name: str, wanted: int | None = None):

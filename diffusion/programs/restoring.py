@@ -9,7 +9,8 @@ import numpy as np
 from diffusion import build, usage
 from diffusion import config as configs
 from diffusion.core import operators
-from diffusion.programs import drawing, inputs, opening, pictured, restored, seeding, steering
+from diffusion.programs import calls, drawing, inputs, opening, pictured, restored, seeding, steering
+from diffusion.runtime import compilation
 
 SOFT, HARD = 'differential', 'repaint'  # methods where none is named, for masks of pictures
 MEASURED = 'mmps'  # for other measurements, and for numbers, whose posterior is wanted rather than a picture
@@ -37,6 +38,9 @@ def run(action: str, argv: list[str]) -> int:
         stored, facts = opening.read(args.workdir)
         if facts.dtype != 'uint8' and (action != 'inpaint' or min(facts.shape[:2]) < 2):
             raise ValueError(f'edit {action} is for pictures, and this run draws numbers or points')
+        seeds = seeding.read(args, 4)
+        most = calls.padded(len(seeds))
+        grid = opening.start(args.workdir, stored, overrides, most)
         model = build.experiment(stored, facts)
         if action != 'variation' and getattr(args, 'strength', 1.0) == 1:
             pictured.default(action, args, model)
@@ -47,16 +51,14 @@ def run(action: str, argv: list[str]) -> int:
         _check_size(model, wanted.task.shape)
         config = _chosen(stored, args, overrides, wanted)
         model = dataclasses.replace(model, facts=build.moved(facts, config))
-        seeds = seeding.read(args, 4)
         labels = [args.label] if args.label else []
         prompts = [args.prompt] if args.prompt is not None else []
         opening.check_conditioned(model, prompts, labels, bool(told))
         leaning = steering.read(args, model)
         store = restored.open(args, facts, seeds, wanted.before.shape)
-        grid = opening.devices(args.workdir, config, min(config['sample']['batch'], len(seeds)))
         cond = drawing.conditions(model, len(seeds), prompts, labels)
         cond |= {name: np.repeat(value, len(seeds), 0) for name, value in told.items()}
-        artist = drawing.artist(model, config, grid, len(seeds), leaning, wanted.task)
+        artist = drawing.artist(model, config, grid, most, leaning, wanted.task)
     weights, step = opening.weights(args.workdir, model, grid, args.weights, args.step)
     if leaning.weak:
         artist = artist.against(steering.weaker(args, leaning.weak, step, grid)[1])
@@ -65,6 +67,7 @@ def run(action: str, argv: list[str]) -> int:
     about |= {key: value for key, value in vars(args).items() if key in TOLD and value is not None}
     about |= {section: config[section] for section in ('edit', 'sampler', 'grid', 'guidance') if section in config}
     restored.write(store, wanted, artist.draw(weights, seeds, cond), about)
+    print(compilation.TALLY.said())
     return 0
 
 

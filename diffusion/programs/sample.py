@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from diffusion import build, usage
-from diffusion.programs import drawing, examples, opening, pictured, seeding, steering
-from diffusion.runtime import pictures, status
+from diffusion.programs import calls, drawing, examples, opening, pictured, seeding, steering
+from diffusion.runtime import compilation, pictures, status
 
 
 def main(argv: list[str]) -> int:
@@ -17,18 +17,19 @@ def main(argv: list[str]) -> int:
         stored, facts = opening.read(args.workdir)
         config = _chosen(stored, args, overrides)
         seeds, names = _pictures(args)
+        most = calls.padded(len(seeds))
+        grid = opening.start(args.workdir, stored, overrides, most)
         facts = build.moved(facts, config)
         run = _sized(build.experiment(stored, facts), args.size)
         given = _conditions(run, config, stored, args, seeds)
         leaning = steering.read(args, run)
         out = _free(args.out, names, args.overwrite)
-        grid = opening.devices(args.workdir, config, min(config['sample']['batch'], len(seeds)))
         labels = _labels(args, facts, seeds, given)
         opening.check_conditioned(run, args.prompt, labels, given is not None)
         cond = drawing.conditions(run, len(seeds), args.prompt, labels)
         cond |= {'picture': given.pictures} if given else {}
         cond |= _between(run, args, len(seeds))
-        artist = drawing.artist(run, config, grid, len(seeds), leaning)
+        artist = drawing.artist(run, config, grid, most, leaning)
     weights, step = opening.weights(args.workdir, run, grid, args.weights, args.step)
     against = ''
     if leaning.weak:
@@ -39,6 +40,7 @@ def main(argv: list[str]) -> int:
     print(f'{args.weights} weights of step {step}, {_recipe(config)}{steering.said(args)}{against}{way}')
     sheet, evaluations = _draw(artist, weights, (seeds, names), cond, out, run, given)
     pictures.save(out / 'grid.png', sheet)
+    print(compilation.TALLY.said())
     print(f'{len(seeds)} pictures in {out}, {evaluations:g} evaluations of the model a picture')
     return 0
 

@@ -27,6 +27,7 @@ from diffusion.programs import (
 from diffusion.programs import sheets as sheeting
 from diffusion.runtime import (
     checkpoint,
+    compilation,
     distributed,
     ema,
     mesh,
@@ -73,7 +74,7 @@ def _setup(args, overrides, stop, stack):
         devices = platform.configure(runtime['platform'], runtime['devices'], batch, peers.processes if peers else 1)
         grid = mesh.make(devices, runtime['fsdp'], runtime['tensor'], runtime['slices'])
         platform.check_batch(batch, mesh.shards(grid), config['train']['accumulate'])
-        platform.cache(os.path.join(folder, os.pardir, '.jax_cache'))
+        compilation.cache(os.path.join(folder, os.pardir, '.jax_cache'))
         data = build.source(config)
         facts = beginning.words(config, build.facts(config, data), data, before and before[1])
         run = build.experiment(config, facts)
@@ -141,6 +142,7 @@ def train(setup: Setup, saved: checkpoint.Checkpoints, stop: preemption.Stop, do
             starts.write(setup, done)
         parts = _parts(setup, saved, stop, dog, done, stack)
         current, step = _begin(parts, done)
+        parts.line.say(compilation.TALLY.said())
         stop.training()
         stopped = False
         if step:

@@ -109,13 +109,3 @@ def _started():
     from jax._src import xla_bridge
 
     return xla_bridge.backends_are_initialized()
-
-
-def cache(folder: str) -> None:
-    """Keeps compiled programs in `folder`, so that the second start of the same job compiles nothing.
-
-    Where JAX has been told another folder (JAX_COMPILATION_CACHE_DIR), that one stays.
-    """
-    if not jax.config.jax_compilation_cache_dir:
-        jax.config.update('jax_compilation_cache_dir', os.path.abspath(folder))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)

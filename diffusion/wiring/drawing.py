@@ -87,9 +87,9 @@ def _conditional(denoiser, params, x, sigma, cond):
     return denoiser(params, x, sigma, cond, None)
 
 
-def denoise(run: experiments.Experiment, params, cond: dict, scale: float = 1.0):
-    """The Denoise of a run's model under cond: dict of [B, ...]; classifier-free guidance where scale is not 1."""
-    rule = guidance.none() if scale == 1 else guidance.classifier_free(scale)
+def denoise(run: experiments.Experiment, params, cond: dict, scale=None):
+    """The Denoise of a run's model under cond: dict of [B, ...], guided classifier-free by a scale, if there is one."""
+    rule = guidance.none() if scale is None else guidance.classifier_free(scale)
     beside = _beside(steer.UNSTEERED.arrays(run), cond, steer.UNSTEERED)
     return rule(functools.partial(_conditional, run.denoiser, params), cond, beside)
 
