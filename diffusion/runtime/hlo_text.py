@@ -94,8 +94,8 @@ def size(shape: str, main: bool = False) -> int:
 
 def times(program: Program, unknown: int | None = None, rare: str = '') -> tuple[dict[str, float], set[str], int]:
     """How often each computation runs, which of them are steps of the program by themselves rather than parts of a
-    fusion or of a reduction, and how many loops have a length that the text does not tell. unknown: the rounds of a loop whose length the text does not tell, None: infinitely many;
-    rare: the scope of conditionals whose branches are left out.
+    fusion or of a reduction, and how many loops have a length that the text does not tell. unknown: the rounds that
+    such a loop counts for, None: infinitely many; rare: the scope of conditionals whose branches are left out.
     """
     often: collections.Counter = collections.Counter()
     whole: set[str] = set()

@@ -93,9 +93,9 @@ def _training(found):
     again = '' if found['recomputed'] is None else f' ({found["recomputed"]:+.0%} as compiled)'
     yield (
         f'a step: {quantity(found["model_flops"], "FLOP")} of the model on all chips{again}, at least '
-        f'{quantity(found["bound_s"], "s")} by the {LIMITS[found["limit"]]}: MFU at most {found["mfu"]:.1%}, '
-        f'images/s at most {found["images_per_s"]:,.0f}'
+        f'{quantity(found["bound_s"], "s")} by the {LIMITS[found["limit"]]}:'
     )
+    yield f'  MFU at most {found["mfu"]:.1%}, images/s at most {found["images_per_s"]:,.0f}'
     basis = f'at an MFU of {found["expected_mfu"]:.0%}' if found['expected_mfu'] else 'at least'
     cost = '' if found['cost'] is None else f', {found["cost"]:,.2f} USD at {found["price"]:g} a chip and hour'
     yield (
