@@ -3,7 +3,7 @@
     diffusion train --config=configs/emoji.py --workdir=runs/emoji
     diffusion train --config=configs/emoji_inpaint.py --workdir=runs/emoji_inpaint
 
-Hardware: 2 CPU cores, 3 minutes beside the first. Seen result: see docs/editing.md.
+Hardware: 2 CPU cores, 3 to 4 minutes beside the first. Seen result: see docs/editing.md.
 """
 
 import ml_collections

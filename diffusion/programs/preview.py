@@ -33,11 +33,12 @@ def plan(run: build.Experiment, data: sources.Source) -> Plan:
     given = pictured.made(run, images, found.seeds)
     cond = {**found.cond, 'picture': given.pictures}
     # Words may tell all that the picture tells, so that nobody could see whether that is heeded.
-    alone = len(found.seeds) - (len(run.preview.unseen) if run.facts.tokenizer else 0)
-    if not run.train.never_without(run.null):
+    alone, labels = len(found.seeds) - (len(run.preview.unseen) if run.facts.tokenizer else 0), found.labels
+    if run.null and not run.train.never_without(run.null):
         nothing = drawing.conditions(run, alone)
         cond |= {name: np.concatenate([nothing[name], cond[name][alone:]]) for name in run.null}
-    return dataclasses.replace(found, cond=cond, given=given, alone=alone)
+        labels = [*(f'({label})' for label in labels[:alone]), *labels[alone:]]
+    return dataclasses.replace(found, cond=cond, labels=labels, given=given, alone=alone)
 
 
 def _images(run, data, plan):
