@@ -21,6 +21,8 @@ from diffusion import build
 from diffusion.programs import calls, ceilings, drawing, examples, loglikelihood, steps
 from diffusion.runtime import checkpoint, compilation, mesh, platform, products, state
 
+LIKELIHOOD = 16  # images a call, so that there are several calls in a minute
+
 
 class Run:
     """A case wired as `diffusion train` wires it."""
@@ -169,7 +171,7 @@ def likelihood(args) -> dict:
     asked = parser.parse_args([])
     asked.seed = 0
     data = build.source(ours.config)
-    batch = ours.config['sample']['batch']
+    batch = LIKELIHOOD
     rows = examples.gathered(ours.run, data, np.arange(batch))
     compiled = loglikelihood.bpd(ours.run, ours.grid, asked).programs(batch, batch)['exact']
     weights = jax.device_put(ours.state.params, mesh.replicated(ours.grid))

@@ -1,12 +1,15 @@
 """What is compiled where a program starts again, or is asked for something else: nothing."""
 
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from diffusion.runtime import compilation
+from tests.programs import conftest
 
 TOY = (
     '--config=configs/toy2d.py',
@@ -67,3 +70,16 @@ def test_second_start_of_a_job_compiles_nothing(diffusion, tmp_path):
         for out in 'cd'
     ]
     assert 'compile: 0 missed' in drawn[1], drawn
+
+
+def test_wiring_a_run_touches_no_device():
+    """What starts JAX's backend before a program has said how many devices there are leaves a CPU with one."""
+    code = (
+        'from diffusion import build\n'
+        'from jax._src import xla_bridge\n'
+        "config = build.resolve('configs/emoji.py', [])\n"
+        'build.experiment(config, build.facts(config, build.source(config)))\n'
+        'assert not xla_bridge.backends_are_initialized()\n'
+    )
+    done = subprocess.run([sys.executable, '-c', code], cwd=conftest.ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
