@@ -63,7 +63,7 @@ def _parser():
     parser.add_argument('--rounds', type=int, default=2, help='turns of each side (default: 2)')
     parser.add_argument('--large', action='store_true', help='larger networks too, which take minutes on a CPU')
     parser.add_argument(
-        '--samplers', default='euler,heun,dpmpp_2m,ancestral', metavar='LIST', help='which samplers (default: some)'
+        '--samplers', default='heun,dpmpp_2m,ancestral', metavar='LIST', help='which samplers (default: some)'
     )
     parser.add_argument('--json', metavar='FILE', help='also write everything there')
     parser.add_argument('--write', metavar='FILE', help='also write the page there: docs/speed.md')
