@@ -2,7 +2,7 @@
 
 from diffusion.wiring.drawing import denoise, sampling, sigmas
 from diffusion.wiring.experiments import Experiment, experiment, nearest_size
-from diffusion.wiring.known import Facts, facts, facts_from_json, shape, source
+from diffusion.wiring.known import Facts, facts, facts_from_json, moved, shape, source
 from diffusion.wiring.levels import paces_itself
 from diffusion.wiring.schema import EDITING, SAMPLING, SCHEMA, override, resolve
 from diffusion.wiring.steering import UNSTEERED, Steering
@@ -22,6 +22,7 @@ __all__ = [
     'facts',
     'facts_from_json',
     'leads',
+    'moved',
     'nearest_size',
     'override',
     'paces_itself',

@@ -11,7 +11,8 @@ from diffusion import build
 from diffusion.core import chain, grids, operators, process, randomness, samplers
 from tests import oracle
 
-EDITORS = build.SCHEMA['edit'].constructors
+# A model that was trained with the measurement is no way to solve a problem whose law is known.
+EDITORS = {name: make for name, make in build.SCHEMA['edit'].constructors.items() if name != 'conditioned'}
 SHAPE = (4, 4, 1)
 
 

@@ -63,6 +63,7 @@ def denoising(
     variance_steps: int = 0,
     augmentation: augment.Augment | None = None,
     dropouts: dict[str, float] | None = None,
+    pictures: Callable | None = None,
 ) -> Loss:
     """E weight |D(x_0 + sigma eps; sigma) - x_0|**2: Karras et al. 2206.00364, Eq. 2.
 
@@ -75,7 +76,8 @@ def denoising(
     the `uncertainty` in params; variance_steps: T of the chain whose reverse variance is learned besides, with
     `variance.moments` as the denoiser (0: none); augmentation: of x0, before the noise, whose labels, where it has any,
     the denoiser finds in cond as 'augment', also where the other conditions are dropped; dropouts: of single
-    conditions by name, each dropped by itself besides the cond_dropout of all together.
+    conditions by name, each dropped by itself besides the cond_dropout of all together; pictures: of `conditioning`,
+    made of the augmented x0, which the denoiser finds in cond as 'picture'.
 
     Returns the loss with x0: [B, H, W, C] float32, cond: dict of [B, ...], memory: dict. Its metric `loss` is that
     expectation whatever the options; `loss_sigma_*` are pairs [sum, weight], the loss in ranges of sigma.
@@ -96,6 +98,8 @@ def denoising(
         if augmentation:
             x0, labels = augmentation.apply(randomness.substream(keys, 'augment'), x0)
             cond = {**cond, 'augment': labels} if augmentation.labels else cond
+        if pictures:
+            cond = {**cond, 'picture': pictures(randomness.substream(keys, 'picture'), x0)}
         x = x0 + preconds.per_example(sigma, x0) * noise
         found = denoiser(params, x, sigma, cond, randomness.substream(keys, 'dropout'))
         estimate, fraction = found if variance_steps else (found, None)

@@ -24,33 +24,42 @@ def root(covariance: np.ndarray) -> np.ndarray:
 
 
 def distance(mean_a, covariance_a, mean_b, covariance_b) -> float:
-    """|mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)): float64, never complex or below 0, finite for finite input."""
-    return _distance(mean_a, covariance_a, mean_b, covariance_b, root(covariance_b))
+    """|mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)): float64, never complex or below 0, finite for finite input.
+
+    The last trace is the sum of the singular values of a root of A times one of B. They are the roots of the
+    eigenvalues of A B, but those would have to be known to the square of the precision: features have covariances
+    whose eigenvalues fall over many orders, and hundreds of small ones count together.
+    """
+    cross = np.linalg.svd(root(covariance_a).T @ root(covariance_b), compute_uv=False).sum()
+    return _assembled(mean_a, covariance_a, mean_b, covariance_b, cross)
 
 
-def _distance(mean_a, covariance_a, mean_b, covariance_b, root_b):
-    # A B has the eigenvalues of R^T A R with B = R R^T, which is symmetric.
-    product = root_b.T @ covariance_a @ root_b
-    values = np.linalg.eigvalsh((product + product.T) / 2)
-    least = max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
-    cross = np.sqrt(values[values > least]).sum()
+def _assembled(mean_a, covariance_a, mean_b, covariance_b, cross):
     gap = np.asarray(mean_a, np.float64) - mean_b
     # Of equal laws it is 0 but for rounding.
     return max(float(gap @ gap + np.trace(covariance_a) + np.trace(covariance_b) - 2 * cross), 0.0)
 
 
-def _against(reference):
-    covariance = reference.covariance
-    rooted = root(covariance)
-    return lambda found: _distance(found.mean, found.covariance, reference.mean, covariance, rooted)
+def _repeated(reference):
+    """Moments -> their distance from the reference's in a seventh of the time, for many draws of which the spread is
+    asked: by eigenvalues of the symmetric R^T A R with B = R R^T, off by some 1e-8 of the largest variance."""
+    rooted = root(reference.covariance)
+
+    def against(found):
+        product = rooted.T @ found.covariance @ rooted
+        values = np.linalg.eigvalsh((product + product.T) / 2)
+        cross = np.sqrt(np.maximum(values, 0.0)).sum()
+        return _assembled(found.mean, found.covariance, reference.mean, reference.covariance, cross)
+
+    return against
 
 
 def fid(features: np.ndarray, reference: moments.Moments, repeats: int = 20, seed: int = 0) -> interval.Interval:
     """features: [N, D] of samples. The error is of `repeats` bootstrap draws of the samples, the interval that of a
     log-normal law with it; the reference is taken as known. Raises ValueError for fewer than two samples or features
     that are not finite."""
-    against = _against(reference)
-    value = against(moments.of(features))
+    whole, against = moments.of(features), _repeated(reference)
+    value = distance(whole.mean, whole.covariance, reference.mean, reference.covariance)
     rng = np.random.default_rng(seed)
     count = len(features)
     drawn = [against(moments.of(features, rng.multinomial(count, np.full(count, 1 / count)))) for _ in range(repeats)]
@@ -64,7 +73,7 @@ def fid_infinity(features: np.ndarray, reference: moments.Moments, seed: int = 0
     least = 2 * PARTS * GROUPS
     if len(features) < least:
         raise ValueError(f'FID∞ needs at least {least} samples, here {len(features)}')
-    against = _against(reference)
+    against = _repeated(reference)
     order = np.random.default_rng(seed).permutation(len(features))
 
     def limit(chosen):

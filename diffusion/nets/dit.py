@@ -39,7 +39,7 @@ class DiT(nnx.Module):
 
     patch: side of a patch in pixels; width: features, divisible by 4 and by heads; depth: blocks; heads, mlp_ratio:
     of each block; remat: what the backward pass recomputes: 'none', 'full' or a name from `jax.checkpoint_policies`;
-    text_width, text_layers, dropout, dtype as for `UNet`. Compile time does not grow with depth.
+    text_width, text_layers, dropout, dtype, picture as for `UNet`. Compile time does not grow with depth.
     """
 
     def __init__(
@@ -60,7 +60,9 @@ class DiT(nnx.Module):
         classes=0,
         vocabulary=0,
         length=0,
+        states=0,
         augment=0,
+        picture=0,
         rngs,
     ):
         layers.check(remat, dtype)
@@ -72,6 +74,7 @@ class DiT(nnx.Module):
             classes=classes,
             vocabulary=vocabulary,
             length=length,
+            states=states,
             augment=augment,
             text_width=text_width,
             text_layers=text_layers,
@@ -79,11 +82,13 @@ class DiT(nnx.Module):
             dtype=dtype,
         )
         self.embed = layers.linear(patch * patch * channels, width, rngs=rngs, dtype=dtype)
+        wide = {'rngs': rngs, 'dtype': dtype, 'zero': True, 'bias': False}
+        self.picture = layers.linear(patch * patch * picture, width, **wide) if picture else None
 
         @nnx.split_rngs(splits=depth)
         @nnx.vmap
         def stack(rngs):
-            context = text_width if vocabulary else 0
+            context = text_width if vocabulary or states else 0
             return Block(width, context, heads=heads, mlp_ratio=mlp_ratio, dropout=dropout, rngs=rngs, dtype=dtype)
 
         self.blocks = stack(rngs)
@@ -93,14 +98,18 @@ class DiT(nnx.Module):
 
     def __call__(self, x, noise, cond, keys=None):
         """x: [B, H, W, channels] float32, noise: [B], keys: [B] or None -> [B, H, W, outputs] float32."""
-        batch, height, width, channels = x.shape
+        batch, height, width, _ = x.shape
         p = self.patch
         if height % p or width % p:
             raise ValueError(f'images of {height} x {width}: sides must divide by the patch, {p}')
         rows, columns = height // p, width // p
         vector, tokens, mask = self.condition(noise, cond)
-        x = x.reshape(batch, rows, p, columns, p, channels).swapaxes(2, 3).reshape(batch, rows * columns, -1)
-        x = self.embed(x)
+
+        def patches(x):
+            return x.reshape(batch, rows, p, columns, p, -1).swapaxes(2, 3).reshape(batch, rows * columns, -1)
+
+        x = self.embed(patches(x))
+        x = x if self.picture is None else x + self.picture(patches(cond['picture']))
         x = x + layers.patch_positions(rows, columns, x.shape[-1]).astype(x.dtype)
         x = self._scan(x, vector, tokens, mask, keys)
         x = layers.modulate(self.norm(x).astype(x.dtype), self.modulation(vector))

@@ -1,12 +1,14 @@
 """Layers that several networks share. `keys` are one key an example, [B], or None for no dropout."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
+from jax.sharding import PartitionSpec
 
 zeros = nnx.initializers.zeros_init()
 
@@ -34,16 +36,56 @@ def recomputed(function, remat: str, *, scanned: bool = False):
     return jax.checkpoint(function, policy=policy, prevent_cse=not scanned)
 
 
-def linear(features_in, features_out, *, rngs, dtype=None, zero=False, bias=True):
+def spread(x, inner: bool = False):
+    """x: [B, ..., C] with the batch split over the mesh in sight (`jax.sharding.use_abstract_mesh`), all but its axis
+    'tensor'; over that the features are split where they are inner, between the two layers of a pair, and else whole
+    on every device. Without a mesh, or where B does not divide: x as it is.
+
+    Otherwise the compiler may split the features of activations as the parameters are split and exchange activations,
+    which grow with the batch, in place of parameters. Every axis is told: of one left open
+    (`PartitionSpec.UNCONSTRAINED`) the compiler made wrong sums (benchmarks/NOTES.md).
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = tuple(name for name in mesh.axis_names if name != 'tensor')
+    if mesh.empty or x.shape[0] % math.prod(mesh.shape[name] for name in axes):
+        return x
+    features = 'tensor' if inner and x.shape[-1] % mesh.shape['tensor'] == 0 else None
+    return lax.with_sharding_constraint(x, PartitionSpec(axes, *(None,) * (x.ndim - 2), features))
+
+
+class Linear(nnx.Linear):
+    """A dense layer whose output lies where its batch does; inner as for `spread`."""
+
+    def __init__(self, *args, inner=False, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.inner = inner
+
+    def __call__(self, x):
+        return spread(super().__call__(x), self.inner)
+
+
+class Conv(nnx.Conv):
+    """A convolution whose output lies where its batch does; inner as for `spread`."""
+
+    def __init__(self, *args, inner=False, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.inner = inner
+
+    def __call__(self, x):
+        return spread(super().__call__(x), self.inner)
+
+
+def linear(features_in, features_out, *, rngs, dtype=None, zero=False, bias=True, inner=False):
     """A dense layer with float32 parameters that computes in dtype; zero: starts as the zero map."""
     init = {'kernel_init': zeros} if zero else {}
-    return nnx.Linear(features_in, features_out, dtype=dtype, rngs=rngs, use_bias=bias, **init)
+    return Linear(features_in, features_out, dtype=dtype, rngs=rngs, use_bias=bias, inner=inner, **init)
 
 
-def conv(features_in, features_out, kernel, *, rngs, dtype=None, zero=False):
+def conv(features_in, features_out, kernel, *, rngs, dtype=None, zero=False, bias=True, inner=False):
     """A kernel x kernel convolution, SAME padding, on [B, H, W, C]; zero: starts as the zero map."""
     init = {'kernel_init': zeros} if zero else {}
-    return nnx.Conv(features_in, features_out, (kernel, kernel), dtype=dtype, rngs=rngs, **init)
+    size = (kernel, kernel)
+    return Conv(features_in, features_out, size, dtype=dtype, rngs=rngs, use_bias=bias, inner=inner, **init)
 
 
 def fold(keys, index):
@@ -84,7 +126,7 @@ class MLP(nnx.Module):
     """Two dense layers with an activation between."""
 
     def __init__(self, features_in, hidden, features_out, *, rngs, dtype=None, activation=nnx.silu):
-        self.up = linear(features_in, hidden, rngs=rngs, dtype=dtype)
+        self.up = linear(features_in, hidden, rngs=rngs, dtype=dtype, inner=True)
         self.down = linear(hidden, features_out, rngs=rngs, dtype=dtype)
         self.activation = activation
 
@@ -102,9 +144,9 @@ class Attention(nnx.Module):
         if features % heads:
             raise ValueError(f'{features} features do not divide into {heads} heads')
         self.heads = heads
-        self.query = linear(features, features, rngs=rngs, dtype=dtype)
-        self.key = linear(context or features, features, rngs=rngs, dtype=dtype)
-        self.value = linear(context or features, features, rngs=rngs, dtype=dtype)
+        self.query = linear(features, features, rngs=rngs, dtype=dtype, inner=True)
+        self.key = linear(context or features, features, rngs=rngs, dtype=dtype, inner=True)
+        self.value = linear(context or features, features, rngs=rngs, dtype=dtype, inner=True)
         self.out = linear(features, features, rngs=rngs, dtype=dtype, zero=zero)
 
     def __call__(self, x, context=None, mask=None):

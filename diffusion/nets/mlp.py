@@ -25,11 +25,12 @@ class PointNet(nnx.Module):
         classes=0,
         vocabulary=0,
         length=0,
+        states=0,
         rngs,
     ):
         layers.check('none', dtype)
         self.condition = condition.Condition(
-            width, classes=classes, vocabulary=vocabulary, length=length, rngs=rngs, dtype=dtype
+            width, classes=classes, vocabulary=vocabulary, length=length, states=states, rngs=rngs, dtype=dtype
         )
         self.first = layers.linear(channels, width, rngs=rngs, dtype=dtype)
         self.films = nnx.Dict({str(i): layers.linear(width, 2 * width, rngs=rngs, dtype=dtype) for i in range(depth)})

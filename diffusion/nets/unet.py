@@ -13,7 +13,7 @@ class ResBlock(nnx.Module):
 
     def __init__(self, features_in, features, embedding, *, dropout, rngs, dtype):
         self.norm1 = layers.GroupNorm(features_in, rngs=rngs)
-        self.conv1 = layers.conv(features_in, features, 3, rngs=rngs, dtype=dtype)
+        self.conv1 = layers.conv(features_in, features, 3, rngs=rngs, dtype=dtype, inner=True)
         self.film = layers.linear(embedding, 2 * features, rngs=rngs, dtype=dtype)
         self.norm2 = layers.GroupNorm(features, rngs=rngs)
         self.conv2 = layers.conv(features, features, 3, rngs=rngs, dtype=dtype, zero=True)
@@ -79,8 +79,9 @@ class UNet(nnx.Module):
     embedding: features of the condition vector, 0 for 4 x width; text_width, text_layers: of the text tower;
     dropout: in [0, 1); remat: what the backward pass recomputes in each stage: 'none', 'full' or a name from
     `jax.checkpoint_policies`; dtype: what it computes in, 'float32' or 'bfloat16', parameters are float32. channels,
-    outputs (0: as many as channels), classes, vocabulary, length, augment follow from the data, from what is to be
-    predicted and from the augmentation.
+    outputs (0: as many as channels), classes, vocabulary, length, states, augment follow from the data, from what is to
+    be predicted and from the augmentation; picture: channels of a picture beside the noisy one, in cond['picture']:
+    [B, H, W, picture], whose weights start at 0, as of a network that is not told.
     """
 
     def __init__(
@@ -103,12 +104,14 @@ class UNet(nnx.Module):
         classes=0,
         vocabulary=0,
         length=0,
+        states=0,
         augment=0,
+        picture=0,
         rngs,
     ):
         layers.check(remat, dtype)
         self.remat = remat
-        self._check(multipliers, attention, cross_attention, vocabulary)
+        self._check(multipliers, attention, cross_attention, vocabulary or states)
         self.stride = 2 ** (len(multipliers) - 1)
         embedding = embedding or 4 * width
         self.condition = condition.Condition(
@@ -116,6 +119,7 @@ class UNet(nnx.Module):
             classes=classes,
             vocabulary=vocabulary,
             length=length,
+            states=states,
             augment=augment,
             text_width=text_width,
             text_layers=text_layers,
@@ -137,6 +141,9 @@ class UNet(nnx.Module):
             )
 
         self.first = layers.conv(channels, width, 3, rngs=rngs, dtype=dtype)
+        # Channels of their own weights, so that nothing of it changes what is computed without them.
+        wide = {'rngs': rngs, 'dtype': dtype, 'zero': True, 'bias': False}
+        self.picture = layers.conv(picture, width, 3, **wide) if picture else None
         features, skips, down, up = width, [width], {}, {}
         for level, multiplier in enumerate(multipliers):
             for index in range(depth):
@@ -154,11 +161,11 @@ class UNet(nnx.Module):
         self.last = layers.conv(features, outputs or channels, 3, rngs=rngs, dtype=dtype, zero=True)
 
     @staticmethod
-    def _check(multipliers, attention, cross_attention, vocabulary):
+    def _check(multipliers, attention, cross_attention, text):
         outside = [level for level in (*attention, *cross_attention) if not 0 <= level < len(multipliers)]
         if outside:
             raise ValueError(f'attention at level {outside[0]}: the levels are 0 to {len(multipliers) - 1}')
-        if cross_attention and not vocabulary:
+        if cross_attention and not text:
             raise ValueError('cross_attention needs text: this data set has no captions, or text is off')
 
     def __call__(self, x, noise, cond, keys=None):
@@ -167,7 +174,7 @@ class UNet(nnx.Module):
             raise ValueError(f'images of {x.shape[1]} x {x.shape[2]}: sides must divide by {self.stride}')
         vector, tokens, mask = self.condition(noise, cond)
         use = iter(range(len(self.down) + len(self.up) + 1))
-        x = self.first(x)
+        x = self.first(x) if self.picture is None else self.first(x) + self.picture(cond['picture'])
         skips = [x]
         for level in range(self.levels):
             x = halve(x) if level else x

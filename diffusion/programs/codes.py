@@ -119,14 +119,14 @@ def _setup(args, overrides) -> _Setup:
     config, facts = opening.read(args.workdir)
     if facts.dtype != 'uint8':
         raise ValueError('edit is for pictures, and this run draws points')
-    config = opening.choose(config, overrides, ('runtime',), 'editing')
+    config = opening.choose(config, overrides, ('runtime', 'text.path', 'text.cache'), 'editing')
     batch = min(config['sample']['batch'], calls.padded(max(len(args.image), getattr(args, 'num', 0))))
     mesh = opening.devices(args.workdir, config, batch)
     rule = 'none' if args.guidance == '1' else 'classifier_free'
     config = build.override(config, [f'guidance.name={rule}'])
     if rule != 'none':
         config = build.override(config, [f'guidance.scale={args.guidance}'])
-    run = build.experiment(config, facts)
+    run = build.experiment(config, build.moved(facts, config))
     prompts, labels = (() if given is None else (given,) for given in (args.prompt, args.label))
     opening.check_conditioned(run, prompts, labels)
     drawing.conditions(run, 1, prompts, labels)  # refuses what the model cannot know

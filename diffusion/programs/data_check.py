@@ -9,12 +9,13 @@ import PIL.Image
 
 from diffusion import build, usage
 from diffusion.data import buckets, entries, pictures, shards
-from diffusion.programs import check_page, findings, origin, storing
+from diffusion.programs import check_page, findings, origin, pictured, storing
 from diffusion.runtime import pictures as sheets
 from diffusion.runtime import status, writer
 
 LIMIT = 0.01  # share of unreadable images that a training bears
 SHOWN = 48  # pictures on the preview
+TOLD = 32  # examples whose conditions are shown
 SIDE = 96  # pixels of a preview where no --image-size is given
 
 
@@ -24,6 +25,7 @@ def main(argv: list[str]) -> int:
     with usage.checked():
         name, source, fit, shapes = _named(args, overrides)
         _check_out(args.out)
+        conditions = _conditions(args, overrides)
     tally = findings.Tally(source.classes, source.captioned, shapes)
     with status.Status('check', source.length) as line:
         look = functools.partial(_looks, source, fit)
@@ -35,6 +37,10 @@ def main(argv: list[str]) -> int:
     verdict = (not wrong, '; '.join(wrong) or _good(tally))
     facts = [f'{source.length:,} examples, fingerprint {source.fingerprint}', _said(fit, shapes)]
     print('\n'.join([name, *facts, '', *tally.lines(), '', f'verdict: {verdict[1]}']))
+    if conditions is not None:
+        path = Path(args.out or 'out') / 'conditioning.png'
+        sheets.save(path, conditions)
+        print(f'conditions of a training and the pictures that they are of: {path}')
     if args.out:
         _write(Path(args.out), name, facts, verdict, _shown(source, fit), tally)
     return 1 if wrong else 0
@@ -50,6 +56,18 @@ def _named(args, overrides) -> tuple[str, entries.Entries, pictures.Fit, tuple[i
     if overrides:
         raise ValueError('--config.* without --config=FILE: leave it out')
     return args.source, origin.opened(args), origin.fit(args), _shapes(args.buckets, args.image_size, args.multiple)
+
+
+def _conditions(args, overrides) -> np.ndarray | None:
+    """What a training of the config would tell its network, beside the pictures that it is of; None where it tells none
+    (or none was named). Raises ValueError."""
+    config = build.resolve(args.config, overrides) if args.config else {}
+    if 'conditioning' not in config:
+        return None
+    data = build.source(config)
+    run = build.experiment(config, build.facts(config, data))
+    given, _ = pictured.of_examples(run, data, np.arange(TOLD))
+    return pictured.sheet(run, given.pictures, given.images)
 
 
 def _shapes(count, side, multiple):

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform as machine
 import sys
+from pathlib import Path
 
 from diffusion import usage
 
@@ -22,6 +23,7 @@ PACKAGES = (
     'jax-cuda12-plugin',
     'jax-cuda13-plugin',
 )
+LOCK = Path('/tmp/libtpu_lockfile')
 OPTIONAL = frozenset({'libtpu', 'jax-cuda12-plugin', 'jax-cuda13-plugin'})
 
 
@@ -51,9 +53,26 @@ def _devices() -> int:
     kinds = {device.device_kind for device in devices}
     print(f'devices   {len(devices)} x {devices[0].platform} ({", ".join(sorted(kinds))})')
     print(f'files     {", ".join(hidden) if hidden else "no GPU or TPU"} among the device files of this machine')
+    _lock()
     _ceilings(devices)
     print('verdict   ready')
     return 0
+
+
+def _lock() -> None:
+    """Who has the file open by which the TPU library keeps a second process from a TPU that is in use."""
+    if not LOCK.exists():
+        return
+    owners = []
+    for folder in Path('/proc').glob('[0-9]*'):
+        try:
+            if any(os.path.realpath(entry) == str(LOCK) for entry in (folder / 'fd').iterdir()):
+                words = (folder / 'cmdline').read_bytes().decode(errors='replace').split('\0')
+                owners.append(f'process {folder.name}, which is running: {" ".join(words).strip()[:100]}')
+        except OSError:
+            continue  # it has ended meanwhile, or is another user's
+    said = '; '.join(owners) or 'no running process that this user may look at'
+    print(f'TPU lock  {LOCK}, held by {said}')
 
 
 def _ceilings(devices) -> None:

@@ -97,7 +97,8 @@ def check_paced(config: configs.Config, overrides: list[str]) -> None:
 def conditions(run: build.Experiment, count: int, prompts=(), labels=()) -> dict:
     """The condition arrays of `count` images: prompts and labels are repeated in turn; none given is the null one.
 
-    prompts: strings; labels: names of classes or their numbers. Raises ValueError for what the model cannot know.
+    prompts: strings; labels: names of classes or their numbers. Raises ValueError for what the model cannot know. A
+    model that is told a picture finds the null one in it, to be replaced.
     """
     tokenizer, classes = run.facts.tokenizer, run.facts.classes
     if prompts and not tokenizer:
@@ -105,8 +106,12 @@ def conditions(run: build.Experiment, count: int, prompts=(), labels=()) -> dict
     if labels and not classes:
         raise ValueError('this model was not trained on classes: it takes no --label')
     cond = {name: np.broadcast_to(np.asarray(value), (count, *value.shape)) for name, value in run.null.items()}
+    if run.conditioning:
+        null = run.conditioning.null
+        cond['picture'] = np.broadcast_to(null, (count, *run.facts.shape[:2], null.shape[-1]))
     if prompts:
-        cond['tokens'] = np.resize(tokenizer.encode(list(prompts)), (count, tokenizer.length))
+        rows = tokenizer.encode(list(prompts))
+        cond['tokens'] = np.resize(rows, (count, *rows.shape[1:]))
     if labels:
         cond['label'] = np.resize(np.asarray([_label(label, classes) for label in labels], np.int32), count)
     return cond

@@ -45,6 +45,7 @@ def chosen(data, args) -> np.ndarray:
 
 def gathered(run, data, ids) -> dict:
     """The images and the conditions in use, with their places in the data set."""
+    _check_told_nothing(run)
     batch = data.gather(ids)
     captions = batch.pop('caption', None)
     if run.facts.tokenizer:
@@ -52,9 +53,19 @@ def gathered(run, data, ids) -> dict:
     return {**run.inputs(batch), 'index': ids.astype(np.int32)}
 
 
+def _check_told_nothing(run):
+    """What is measured is the model without the picture that it can be told. Raises ValueError."""
+    if run.conditioning and not run.conditioning.dropped:
+        raise ValueError(
+            f'this model was never trained without its condition ({run.config["conditioning"]["name"]}), so it has no '
+            'likelihood and no samples of its own: its adherence is in metrics.jsonl'
+        )
+
+
 def conditions(run, data, num, seed):
     """The conditions of `num` samples: those of the examples in a random order, and again from the start where
     there are fewer; with what the protocol tells of them, and their captions, None where there are none."""
+    _check_told_nothing(run)
     if not run.null:
         return {}, {'conditions': 'none'}, None
     ids, parts = pipeline.example_ids(np.arange(num), len(data), seed), []
@@ -68,6 +79,7 @@ def conditions(run, data, num, seed):
     cond = {name: np.concatenate([part[name] for part in parts]) for name in run.null}
     mark = hashlib.sha256()
     for name in sorted(cond):
-        mark.update(name.encode() + np.ascontiguousarray(cond[name], '<i4').tobytes())
+        kind = '<i4' if cond[name].dtype.kind == 'i' else '<f2'
+        mark.update(name.encode() + np.ascontiguousarray(cond[name], kind).tobytes())
     told = {'conditions': ', '.join(sorted(cond)), 'distribution': "the data's", 'sha256': mark.hexdigest()[:16]}
     return cond, {**told, 'conditions of': data.fingerprint}, captions or None

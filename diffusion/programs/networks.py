@@ -14,7 +14,7 @@ import numpy as np
 
 from diffusion.data import sources
 from diffusion.evaluation import protocol, tensorfile
-from diffusion.nets import classifier, clip, dinov2, functional, inception, resizing
+from diffusion.nets import classifier, clip, dinov2, functional, inception, resizing, safetensors
 from diffusion.programs import calls, classifying, fetching
 from diffusion.runtime import mesh as meshes
 from diffusion.runtime import writer
@@ -225,7 +225,7 @@ def _trained(data, folder) -> Path:
     if not path.exists():
         params, told = classifying.train(data, classifying.RECIPE)
         with writer.atomic(path) as file:
-            file.write(tensorfile.packed(_flat(params), told))
+            file.write(safetensors.packed(_flat(params), told))
         print(f'classifier of {told["classes"]} classes, held-out accuracy {told["accuracy"]}, kept in {path}')
     return path
 

@@ -100,7 +100,7 @@ def take(folder: str, run: build.Experiment, grid, name: str, wanted: int | None
     target = state.abstract(grid, run.network.init, run.optimizer)
     abstract = checkpoint.abstract_weights(target, mesh.replicated(grid))
     with usage.checked():
-        place, part = _located(folder, name)
+        place, part = located(folder, name)
         step = _good(place, part, wanted)
         found = manifest.identity(place / str(step), part)
     with contextlib.closing(store.Store(place, create=False)) as saved:
@@ -113,7 +113,7 @@ def take(folder: str, run: build.Experiment, grid, name: str, wanted: int | None
 def steps(folder: str, name: str, asked: str | None) -> list[int]:
     """The steps of --step: a list of those that are kept, 'all' of them, or the newest that is whole. Needs no device.
     Raises ValueError."""
-    place, part = _located(folder, name)
+    place, part = located(folder, name)
     if asked is None:
         return [_good(place, part, None)]
     if asked == 'all':
@@ -126,18 +126,18 @@ def steps(folder: str, name: str, asked: str | None) -> list[int]:
 
 def mark(folder: str, name: str, step: int) -> str:
     """The mark of a checkpoint's weights (see `Taken`) without reading them. Raises ValueError."""
-    place, part = _located(folder, name)
+    place, part = located(folder, name)
     return manifest.identity(place / str(step), part)
 
 
 def check_followed(folder: str, names: list[str]) -> None:
     """Refuses by ValueError weights that are in no checkpoint, and those that a training does not write."""
     for name in names:
-        if _located(folder, name)[1] == PART:
+        if located(folder, name)[1] == PART:
             raise ValueError(f'--weights={name} was made afterwards: --watch follows what the checkpoints hold')
 
 
-def _located(folder, name):
+def located(folder: str, name: str) -> tuple[Path, str]:
     """The folder of steps that hold weights of that name, and the name of the part that is them. Needs no device.
     Raises ValueError."""
     apart = Path(name) if os.sep in name else Path(folder) / AVERAGES / name
@@ -179,8 +179,15 @@ def kept(there: list[int], wanted: int | None) -> int:
     return wanted
 
 
-def check_conditioned(run: build.Experiment, prompts, labels) -> None:
-    """Refuses to use a model without a condition that it was never trained without."""
+def check_conditioned(run: build.Experiment, prompts, labels, pictured: bool = False) -> None:
+    """Refuses to use a model without a condition that it was never trained without. pictured: whether it is told a
+    picture (`core.conditioning`)."""
+    if run.conditioning and not run.conditioning.dropped and not pictured:
+        kinds = ', '.join(run.conditioning.serves)
+        raise ValueError(
+            f'this model was never trained without its condition ({run.config["conditioning"]["name"]}): use it by '
+            f'diffusion edit {kinds} --method=conditioned, or diffusion sample'
+        )
     asked = (('tokens', '--prompt', prompts), ('label', '--label', labels))
     missing = [flag for name, flag, given in asked if name in run.train.never_without(run.null) and not given]
     if missing:

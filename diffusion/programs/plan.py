@@ -6,10 +6,9 @@ import sys
 
 from diffusion import build, usage
 from diffusion import config as configs
+from diffusion.programs import workdir
 from diffusion.programs.planning import compiling, figures, fitting, printed
 from diffusion.runtime import mesh, platform, threefry, topology, writer
-
-FILE = 'plan.json'
 
 
 def main(argv: list[str]) -> int:
@@ -47,7 +46,9 @@ def _parser():
     parser.add_argument('--mfu', type=float, metavar='SHARE', help='in (0, 1]: reckon with this and not with the bound')
     parser.add_argument('--image', metavar='HxWxC', help='plan without the data: images, or latents, of this shape')
     parser.add_argument('--classes', type=int, default=0, metavar='N', help='of --image (default: none)')
-    parser.add_argument('--out', default=FILE, metavar='FILE', help=f'where the figures go (default: {FILE})')
+    parser.add_argument(
+        '--out', default=workdir.PLAN, metavar='FILE', help=f'where the figures go (default: {workdir.PLAN})'
+    )
     parser.epilog = 'Every value of the config is a flag: --config.SECTION.KEY=VALUE, as --config.train.batch=512'
     return parser
 
@@ -61,9 +62,9 @@ def _check(args):
         raise ValueError('--classes belongs to --image: data that are here know their classes')
     if args.classes < 0:
         raise ValueError(f'--classes={args.classes}: at least 0')
-    folder = os.path.dirname(args.out) or '.'
-    if not os.path.isdir(folder) or os.path.isdir(args.out):
-        raise ValueError(f'--out={args.out}: a file in a folder that is there')
+    if os.path.isdir(args.out):
+        raise ValueError(f'--out={args.out} is a folder: name a file')
+    os.makedirs(os.path.dirname(args.out) or '.', exist_ok=True)
 
 
 def _assumed(args) -> build.Facts:
@@ -121,7 +122,7 @@ def _fit(args, config, facts, where, devices, told) -> int:
     def make(changes):
         return prepared(build.override(config, changes), facts, where, devices, args)
 
-    found = fitting.search(config, facts, where, make, lambda line: print(line, file=sys.stderr, flush=True))
+    found = fitting.search(config, where, make, lambda line: print(line, file=sys.stderr, flush=True))
     if found is None:
         print('nothing that was tried fits: a larger slice, a smaller batch or a smaller network')
         return 1

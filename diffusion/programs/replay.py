@@ -11,7 +11,7 @@ import numpy as np
 from diffusion import build, usage
 from diffusion import config as configs
 from diffusion.data import pipeline
-from diffusion.programs import logbook, opening, steps
+from diffusion.programs import beginning, logbook, opening, steps
 from diffusion.runtime import checkpoint, guard, incidents, mesh, state, status, writer
 
 # Of the config: where to compute, and where the data lie.
@@ -25,7 +25,7 @@ def main(folder: str, overrides: list[str]) -> int:
         workdir = Path(folder).resolve().parents[1]
         config = configs.restore(found['config'], build.SCHEMA)
         config = opening.choose(config, overrides, FREE, 'replaying')
-        facts = build.facts_from_json(found['facts'])
+        facts = build.facts_from_json(found['facts'], config)
         data = build.source(config)
         if data.fingerprint != facts.fingerprint:
             raise ValueError('the data are not those of the training: name another --config.data.data_dir')
@@ -33,7 +33,7 @@ def main(folder: str, overrides: list[str]) -> int:
         grid = opening.devices(workdir, config, run.train.batch)
         saved = _opened(workdir, found)
     with contextlib.closing(saved) if saved else contextlib.nullcontext():
-        step, before, batch = _until(run, data, grid, saved, found)
+        step, before, batch = _until(run, data, grid, saved, found, workdir)
     report = _report(run, grid, step, before, batch, found)
     writer.write_json(Path(folder) / 'replay.json', report)
     print('\n'.join(_lines(report, found, folder)))
@@ -51,14 +51,11 @@ def _opened(workdir, found):
     return saved
 
 
-def _until(run, data, grid, saved, found):
+def _until(run, data, grid, saved, found, folder):
     """The compiled step, the state before the step in question, and its batch."""
     base, last = found['checkpoint'], found['step']
     target = state.abstract(grid, run.network.init, run.optimizer, run.memory, run.ema)
-    if base:
-        current = saved.restore(base, target)
-    else:
-        current = state.create(target, run.network.init, run.optimizer, run.train.seed, run.memory, run.ema)
+    current = saved.restore(base, target) if base else beginning.create(run, target, grid, folder)
     # As the training itself compiled it: another program might round otherwise.
     step = steps.compiled(run, grid, target)
     batches = pipeline.batches(

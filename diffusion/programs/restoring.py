@@ -1,4 +1,4 @@
-"""`diffusion edit inpaint`, `outpaint`, `variation`, `colorize`, `upscale` and `deblur`: pictures with a given part."""
+"""`diffusion edit inpaint`, `outpaint`, `variation`, `colorize`, `upscale`, `deblur`, `trace`: with a given part."""
 
 import dataclasses
 import functools
@@ -9,7 +9,7 @@ import numpy as np
 from diffusion import build, usage
 from diffusion import config as configs
 from diffusion.core import operators
-from diffusion.programs import calls, drawing, inputs, opening, restored, seeding, steering
+from diffusion.programs import calls, drawing, inputs, opening, pictured, restored, seeding, steering
 from diffusion.runtime import compilation
 
 SOFT, HARD = 'differential', 'repaint'  # methods where none is named, for masks of pictures
@@ -41,16 +41,23 @@ def run(action: str, argv: list[str]) -> int:
         seeds = seeding.read(args, 4)
         most = calls.padded(len(seeds))
         grid = opening.start(args.workdir, stored, overrides, most)
-        wanted = WANTED[action](args, facts)
         model = build.experiment(stored, facts)
+        if action != 'variation' and getattr(args, 'strength', 1.0) == 1:
+            pictured.default(action, args, model)
+        wanted = WANTED[action](args, facts)
+        told = {}
+        if wanted.method == pictured.CONDITIONED:
+            told['picture'] = pictured.asked(action, model, wanted.task, wanted.change)
         _check_size(model, wanted.task.shape)
         config = _chosen(stored, args, overrides, wanted)
+        model = dataclasses.replace(model, facts=build.moved(facts, config))
         labels = [args.label] if args.label else []
         prompts = [args.prompt] if args.prompt is not None else []
-        opening.check_conditioned(model, prompts, labels)
+        opening.check_conditioned(model, prompts, labels, bool(told))
         leaning = steering.read(args, model)
         store = restored.open(args, facts, seeds, wanted.before.shape)
         cond = drawing.conditions(model, len(seeds), prompts, labels)
+        cond |= {name: np.repeat(value, len(seeds), 0) for name, value in told.items()}
         artist = drawing.artist(model, config, grid, most, leaning, wanted.task)
     weights, step = opening.weights(args.workdir, model, grid, args.weights, args.step)
     if leaning.weak:
@@ -133,6 +140,14 @@ def _deblur(args, facts) -> Wanted:
     return _measured(args, facts, given.values, given.unit[None], given.values.shape, lambda arrays: operator)
 
 
+def _trace(args, facts) -> Wanted:
+    if args.method not in (None, pictured.CONDITIONED):
+        raise ValueError(f'--method={args.method}: edges are drawn by a model that was trained on them: leave it out')
+    given = inputs.read(args.image, facts)
+    arrays = {'around': np.zeros((1, 1, 1, 1), np.float32), 'value': given.unit[None], 'noise': _noise(args, facts)}
+    return Wanted(given.values, None, build.Task(given.values.shape, arrays), pictured.CONDITIONED)
+
+
 def _measured(args, facts, before, value, shape, operator) -> Wanted:
     arrays = {'around': np.zeros((1, 1, 1, 1), np.float32), 'value': value, 'noise': _noise(args, facts)}
     return Wanted(before, None, build.Task(shape, arrays, operator), args.method or MEASURED)
@@ -152,6 +167,7 @@ WANTED = {
     'colorize': _colorize,
     'upscale': _upscale,
     'deblur': _deblur,
+    'trace': _trace,
 }
 ACTIONS = {action: functools.partial(run, action) for action in WANTED}
 DESCRIBED = {
@@ -161,6 +177,7 @@ DESCRIBED = {
     'colorize': 'Draw pictures whose luminance is that of the one given.',
     'upscale': 'Draw pictures whose means over squares of pixels are those of the one given.',
     'deblur': 'Draw pictures that would be the one given if they were blurred.',
+    'trace': 'Draw pictures that have the edges of the one given, with a model that was trained on edges.',
 }
 SIDES = ('left', 'right', 'top', 'bottom')
 

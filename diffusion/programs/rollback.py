@@ -1,8 +1,10 @@
 """Going back to the last good checkpoint when steps in a row could not be counted."""
 
+import functools
+
 import jax
 
-from diffusion.programs import logbook
+from diffusion.programs import beginning, logbook
 from diffusion.runtime import checkpoint, state
 
 
@@ -18,10 +20,8 @@ def go_back(setup, saved: checkpoint.Checkpoints, book: logbook.Logbook, current
     saved.forget_after(step)
     for leaf in jax.tree.leaves(current):
         leaf.delete()  # two states need not fit at once
-    if step:
-        current = saved.restore(step, target)
-    else:
-        current = state.create(target, run.network.init, run.optimizer, run.train.seed, run.memory, run.ema)
+    begin = functools.partial(beginning.create, run, target, setup.mesh, setup.folder, line.say)
+    current = saved.restore(step, target) if step else begin()
     batch = run.train.batch
     after = standing.back(step, batch)
     book.go_on(step, after)

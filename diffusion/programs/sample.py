@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from diffusion import build, usage
-from diffusion.programs import calls, drawing, opening, seeding, steering
+from diffusion.programs import calls, drawing, examples, opening, pictured, seeding, steering
 from diffusion.runtime import compilation, pictures, status
 
 
@@ -16,15 +16,19 @@ def main(argv: list[str]) -> int:
     with usage.checked():
         stored, facts = opening.read(args.workdir)
         config = _chosen(stored, args, overrides)
-        seeds = seeding.read(args, 16)
+        seeds, names = _pictures(args)
         most = calls.padded(len(seeds))
         grid = opening.start(args.workdir, stored, overrides, most)
+        facts = build.moved(facts, config)
         run = _sized(build.experiment(stored, facts), args.size)
+        given = _conditions(run, config, stored, args, seeds)
         leaning = steering.read(args, run)
-        out = _free(args.out, seeds, args.overwrite)
-        labels = _labels(args, facts, seeds)
-        opening.check_conditioned(run, args.prompt, labels)
+        out = _free(args.out, names, args.overwrite)
+        labels = _labels(args, facts, seeds, given)
+        opening.check_conditioned(run, args.prompt, labels, given is not None)
         cond = drawing.conditions(run, len(seeds), args.prompt, labels)
+        cond |= {'picture': given.pictures} if given else {}
+        cond |= _between(run, args, len(seeds))
         artist = drawing.artist(run, config, grid, most, leaning)
     weights, step = opening.weights(args.workdir, run, grid, args.weights, args.step)
     against = ''
@@ -32,8 +36,9 @@ def main(argv: list[str]) -> int:
         weak_step, weak = steering.weaker(args, leaning.weak, step, grid)
         artist = artist.against(weak)
         against = f', held against step {weak_step} of {args.guide_workdir or args.workdir}'
-    print(f'{args.weights} weights of step {step}, {_recipe(config)}{steering.said(args)}{against}')
-    sheet, evaluations = _draw(artist, weights, seeds, cond, out)
+    way = f', on the way to {args.to!r}' if args.to else ''
+    print(f'{args.weights} weights of step {step}, {_recipe(config)}{steering.said(args)}{against}{way}')
+    sheet, evaluations = _draw(artist, weights, (seeds, names), cond, out, run, given)
     pictures.save(out / 'grid.png', sheet)
     print(compilation.TALLY.said())
     print(f'{len(seeds)} pictures in {out}, {evaluations:g} evaluations of the model a picture')
@@ -46,6 +51,7 @@ def _parser():
     parser.add_argument('--out', default='out', metavar='DIR', help='where the PNG files go (default: out)')
     parser.add_argument('--prompt', action='append', default=[], metavar='TEXT', help='words; may be repeated')
     parser.add_argument('--label', action='append', default=[], metavar='CLASS', help='a class; may be repeated')
+    parser.add_argument('--to', metavar='TEXT', help='one seed, from --prompt to these words in --num pictures (8)')
     seeding.add_flags(parser, 16)
     parser.add_argument('--size', metavar='HxW', help='of a model of several sizes (default: the commonest)')
     parser.add_argument('--sampler', metavar='NAME', help='short for --config.sampler.name')
@@ -62,6 +68,32 @@ def _parser():
     return parser
 
 
+def _pictures(args) -> tuple[list[int], list[str]]:
+    """The seeds of the pictures and the names of their files: each its own seed, but from one text to another one for
+    all. Raises ValueError."""
+    if args.to is None:
+        seeds = seeding.read(args, 16)
+        return seeds, [str(seed) for seed in seeds]
+    if len(args.prompt) != 1:
+        raise ValueError(f'--to={args.to!r} wants one --prompt to begin with, not {len(args.prompt)}')
+    count = 8 if args.num is None else args.num
+    if count < 2:
+        raise ValueError(f'--num={count}: from one text to another at least 2, the two themselves')
+    args.num = None
+    seeds = [0] if args.seeds is None else seeding.read(args, 1)
+    if len(seeds) != 1:
+        raise ValueError(f'--seeds={args.seeds}: with --to all pictures have one seed')
+    return seeds * count, [f'{i:0{len(str(count - 1))}}' for i in range(count)]
+
+
+def _between(run, args, count) -> dict:
+    """What the conditions hold besides on the way from --prompt to --to. Raises ValueError."""
+    if args.to is None:
+        return {}
+    other = drawing.conditions(run, count, [args.to])
+    return {'to': other['tokens'], 'mix': np.linspace(0, 1, count, dtype=np.float32)}
+
+
 def _chosen(config, args, overrides):
     """The run's config with what this call chooses. Raises ValueError for what training has fixed."""
     short = {'sampler.name': args.sampler, 'grid.name': args.grid, 'sample.steps': args.steps}
@@ -70,9 +102,34 @@ def _chosen(config, args, overrides):
         *steering.overrides(args, config['guidance']['name'], overrides),
         *overrides,
     ]
-    config = opening.choose(config, overrides, build.SAMPLING, 'drawing')
+    free = build.SAMPLING
+    if 'conditioning' in config:  # the pictures it is told are made of the data
+        free += ('data.path', 'data.data_dir', 'data.split')
+    config = opening.choose(config, overrides, free, 'drawing')
     drawing.check_paced(config, overrides)
     return config
+
+
+def _conditions(run, config, stored, args, seeds) -> pictured.Given | None:
+    """What a model that is told pictures is told: those of examples of its data, one a seed, with their words and
+    classes where it cannot do without. Raises ValueError."""
+    if run.conditioning is None:
+        return None
+    try:
+        data = examples.data(config, stored, run.facts)
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f'this model is told pictures, which are made of its data ({error}); of a picture of your own: diffusion '
+            f'edit {run.conditioning.serves[0]} --image=FILE --workdir={args.workdir}'
+        ) from error
+    given, batch = pictured.of_examples(run, data, seeds)
+    kept = run.train.never_without(run.null)
+    if 'tokens' in kept and not args.prompt:
+        args.prompt = batch['caption']
+    if 'label' in kept and not args.label:
+        args.label = batch['label'].tolist()
+    print(f'told pictures of {len(seeds)} of {len(data):,} examples, by {run.config["conditioning"]["name"]}')
+    return given
 
 
 def _sized(run, size):
@@ -85,19 +142,19 @@ def _sized(run, size):
     return dataclasses.replace(run, facts=dataclasses.replace(run.facts, shape=known[size]))
 
 
-def _labels(args, facts, seeds):
+def _labels(args, facts, seeds, given):
     """Classes in turn by seed where none is named: what a class-conditional model is trained to draw."""
-    if args.label or args.prompt or not facts.classes:
+    if args.label or args.prompt or given or not facts.classes:
         return args.label
     return [seed % len(facts.classes) for seed in seeds]
 
 
-def _free(out, seeds, overwrite) -> Path:
+def _free(out, names, overwrite) -> Path:
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f'--out={out} is a file')
     there = [
-        name for name in (*(f'{seed}.png' for seed in seeds), 'grid.png', 'points.npy') if (folder / name).exists()
+        name for name in (*(f'{name}.png' for name in names), 'grid.png', 'points.npy') if (folder / name).exists()
     ]
     if there and not overwrite:
         raise ValueError(f'--out={out} holds {there[0]} already: name another folder, or add --overwrite')
@@ -111,26 +168,30 @@ def _recipe(config) -> str:
     return f'{config["sampler"]["name"]} sampler, {steps}, guidance {scale:g}{named}'
 
 
-def _draw(artist, weights, seeds, cond, out) -> tuple[np.ndarray, float]:
+def _draw(artist, weights, pictured_as, cond, out, run, given) -> tuple[np.ndarray, float]:
     """Writes each picture as it comes (numbers: points.npy at the end).
 
     Returns the sheet of the first 100, and the mean number of evaluations a picture took.
     """
-    first, done, evaluations = [], 0, 0
+    (seeds, names), first, done, evaluations = pictured_as, [], 0, 0
     with status.Status('sample', len(seeds)) as line:
         for drawn in artist.draw(weights, seeds, cond):
             images, evaluations = drawn.x, evaluations + drawn.nfe.sum()
             _report_unfinished(line, drawn, seeds[done:])
             if images.dtype == np.uint8:
-                for seed, image in zip(seeds[done:], images):
-                    pictures.save(out / f'{seed}.png', image)
+                for name, image in zip(names[done:], images):
+                    pictures.save(out / f'{name}.png', image)
             done += len(images)
             room = 100 - len(first) if images.dtype == np.uint8 else len(images)
             first += list(images[: max(room, 0)])
             line.update(done)
     kept = np.stack(first)
+    if given:
+        some = given.first(len(kept))
+        print(pictured.said(pictured.adherence(run, some, kept)))
     if kept.dtype == np.uint8:
-        return pictures.sheet(kept), evaluations / done
+        sheet = pictured.sheet(run, some.pictures, kept) if given else pictures.sheet(kept)
+        return sheet, evaluations / done
     points = kept.reshape(len(kept), -1)
     pictures.save_array(out / 'points.npy', points)
     return pictures.scatter(points), evaluations / done

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from diffusion.programs import drawing, logbook, preview
+from diffusion.programs import drawing, logbook, pictured, preview
 from diffusion.runtime import distributed, pictures, status, watchdog
 
 
@@ -31,11 +31,15 @@ class Sheets:
 
     def draw(self, step: int, weights: dict, interrupted: Callable[[], bool], dog: watchdog.Watchdog) -> Path | None:
         """None where interrupted(), asked between the calls of the sampler, says so."""
-        sheet = preview.draw(
+        drawn = preview.draw(
             self._setup.run, self._artist, weights, self._setup.shown, _between(interrupted, dog, step)
         )
-        if sheet is None:
+        if drawn is None:
             return None
+        sheet, adherence = drawn
+        if adherence:
+            self._book.write(step, adherence)
+            self._line.say(f'step {step}: {pictured.said(adherence)}')
         if distributed.leads():
             pictures.save(path(self._setup.folder, step), sheet)
         self._book.picture(step, 'samples', sheet)

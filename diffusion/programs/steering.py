@@ -108,7 +108,8 @@ def _condition(run, text, flag) -> dict:
     if not run.null:
         raise ValueError(f'this model has no condition: it takes no {flag}')
     which = {'prompts': [text]} if run.facts.tokenizer else {'labels': [text.strip()]}
-    found = {name: rows[0] for name, rows in drawing.conditions(run, 1, **which).items()}
+    conditions = drawing.conditions(run, 1, **which)
+    found = {name: conditions[name][0] for name in run.null}
     if all(np.array_equal(found[name], run.null[name]) for name in found):
         raise ValueError(f'{flag}={text!r} holds no words: leave it out')
     return found

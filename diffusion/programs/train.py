@@ -11,7 +11,19 @@ from typing import Any
 import jax
 
 from diffusion import build, usage
-from diffusion.programs import badfiles, feed, logbook, measured, preview, replay, starts, startup, steps, workdir
+from diffusion.programs import (
+    badfiles,
+    beginning,
+    feed,
+    logbook,
+    measured,
+    preview,
+    replay,
+    starts,
+    startup,
+    steps,
+    workdir,
+)
 from diffusion.programs import sheets as sheeting
 from diffusion.runtime import (
     checkpoint,
@@ -64,12 +76,13 @@ def _setup(args, overrides, stop, stack):
         platform.check_batch(batch, mesh.shards(grid), config['train']['accumulate'])
         compilation.cache(os.path.join(folder, os.pardir, '.jax_cache'))
         data = build.source(config)
-        facts = build.facts(config, data)
+        facts = beginning.words(config, build.facts(config, data), data, before and before[1])
         run = build.experiment(config, facts)
         setup = Setup(run, data, grid, folder, preview.plan(run, data), links)
         if before:
             workdir.check_same(before[0], config, before[1], facts, args.allow_config_change)
             checkpoint.check_averages(folder, run.ema.names())
+        beginning.check_fresh(folder, run)
     distributed.together('every process has looked at the workdir')
     if distributed.leads():
         workdir.write(folder, workdir.describe(config, facts))
@@ -192,7 +205,7 @@ def _state(setup, saved, start, line, going, beat):
         current = saved.restore(start, target)
         line.say(f'goes on where it stopped: step {start} of {run.train.steps}')
     else:
-        current = state.create(target, run.network.init, run.optimizer, run.train.seed, run.memory, run.ema)
+        current = beginning.create(run, target, setup.mesh, setup.folder, line.say)
     if not going:
         return current, None
     begin = time.monotonic()

@@ -11,8 +11,10 @@ from diffusion import config as configs
 from diffusion.runtime import writer
 
 FILE = 'config.json'
+PLAN = 'plan.json'  # of `diffusion plan`
 # A run may be prolonged, may move to other devices, whose memory may want other pieces, and may keep other checkpoints:
-# it computes the same. Its data may lie elsewhere: their fingerprint, a fact, must be what it was.
+# it computes the same. Its data, and a text encoder, may lie elsewhere: their
+# fingerprints, facts, must be what they were.
 FREE = (
     'train.steps',
     'train.accumulate',
@@ -24,6 +26,8 @@ FREE = (
     'data.data_dir',
     'data.memory',
     'data.max_bad',
+    'text.path',
+    'text.cache',
 )
 
 
@@ -34,7 +38,8 @@ def read(workdir: str) -> tuple[configs.Config, build.Facts] | None:
         return None
     try:
         stored = json.loads(path.read_text(encoding='utf-8'))
-        return configs.restore(stored['config'], build.SCHEMA), build.facts_from_json(stored['facts'])
+        config = configs.restore(stored['config'], build.SCHEMA)
+        return config, build.facts_from_json(stored['facts'], config)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f'{path} is damaged ({type(error).__name__}: {error}): name another --workdir') from error
 
@@ -55,7 +60,8 @@ def check_free(workdir: str) -> None:
     path = Path(workdir)
     if path.exists() and not path.is_dir():
         raise ValueError(f'--workdir={workdir} is a file')
-    others = [entry.name for entry in path.iterdir()] if path.exists() else []
+    # A plan may lie there before the run it is of.
+    others = [entry.name for entry in path.iterdir() if entry.name != PLAN] if path.exists() else []
     if others and not (path / FILE).exists():
         raise ValueError(
             f'--workdir={workdir} holds {others[0]!r} but no {FILE}: it is not a run; name an empty folder'

@@ -44,7 +44,8 @@ def healthy(value, norms):
     """Whether a step may count: bool scalar. value: the loss; norms: [layers] of its gradients.
 
     Of the updates nothing is asked: that would take them all before the first could be applied, and so passes over the
-    memory of all weights.
+    memory of all weights. It need not be: where a norm is finite so is each square, and with them what every optimizer
+    here makes of them.
     """
     return jnp.isfinite(value) & jnp.all(jnp.isfinite(norms))
 

@@ -12,13 +12,14 @@ import numpy as np
 
 from diffusion.runtime import hlo_groups, hlo_text, hlo_traffic
 
+BETWEEN = 'between slices'  # what XLA for TPUs gives to the hosts to send
 COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
 
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """kind: of COLLECTIVES; bytes: of the larger of what goes in and comes out, a device; times: it runs; groups: the
-    numbers of the devices that exchange; name: what of the source it comes from, as far as the program tells."""
+    """kind: of COLLECTIVES, or BETWEEN; bytes: of the larger of what goes in and comes out, a device; times: it runs;
+    groups: the numbers of the devices that exchange; name: what of the source it comes from, as far as that is told."""
 
     kind: str
     bytes: int
@@ -26,13 +27,17 @@ class Collective:
     groups: tuple[tuple[int, ...], ...]
     name: str = ''
 
-    @property
-    def sent(self) -> float:
-        """Bytes that a device must send at least, over all runs: of a ring (Patarasuk & Yuan 2009)."""
-        members = max(map(len, self.groups)) if self.kind != 'collective-permute' else 2
-        share = (members - 1) / members
-        each = {'all-reduce': 2 * share, 'collective-permute': 1.0}.get(self.kind, share)
-        return each * self.bytes * self.times
+    def sent(self, neighbours: int) -> tuple[float, float]:
+        """(to neighbours, beyond them) that a device must send at least, in bytes over all runs, where so many devices
+        are neighbours: of rings (Patarasuk & Yuan 2009), first among neighbours, then each with its part beyond."""
+        whole = self.bytes * self.times
+        if self.kind in ('collective-permute', BETWEEN):
+            return (0.0, whole) if self.crosses(neighbours) else (whole, 0.0)
+        group = max(self.groups, key=len)
+        apart = len({device // neighbours for device in group})
+        near = len(group) / apart
+        whole *= 2 if self.kind == 'all-reduce' else 1
+        return whole * (near - 1) / near, whole * (apart - 1) / apart / near
 
     def crosses(self, neighbours: int) -> bool:
         """Whether it joins devices of different groups of so many neighbours."""
@@ -68,7 +73,7 @@ def cost(text: str, devices: int, unknown: int | None = None, rare: str = '') ->
     raises ValueError. rare: a `jax.named_scope` whose branches (`lax.cond`) are left out.
     """
     program = hlo_text.parse(text)
-    often, whole = hlo_text.times(program, unknown, rare)
+    often, whole, loops = hlo_text.times(program, unknown, rare)
     flops, work, moved, collectives = 0, 0, 0, []
     for name, count in often.items():
         lines = program.computations[name]
@@ -82,17 +87,16 @@ def cost(text: str, devices: int, unknown: int | None = None, rare: str = '') ->
                 # What a loop of unknown length moves is not known, but no reason to refuse the rest.
                 moved += size * (1 if math.isinf(count) else count)
             kind = line.opcode.removesuffix('-start')
+            if kind == 'send' and 'megascale' in line.rest:
+                size = hlo_text.size(shapes[line.operands[0]])
+                # Groups are numbered within a slice there: this is any that joins two.
+                collectives.append((line, Collective(BETWEEN, size, int(count), ((0, devices - 1),))))
             if kind in COLLECTIVES:
                 if math.isinf(count):
                     raise ValueError(f'{line.name} runs in a loop of unknown length')
                 collectives.append((line, _collective(name, line, kind, shapes, count, devices)))
     if math.isinf(flops) or math.isnan(flops):
         raise ValueError('a product runs in a loop of unknown length')
-    loops = sum(
-        line.opcode == 'while' and hlo_text.trips(program, name, line) is None
-        for name in often
-        for line in program.computations[name].values()
-    )
     return Cost(int(flops), int(work), int(moved), _once(collectives), loops)
 
 

@@ -92,13 +92,14 @@ def size(shape: str, main: bool = False) -> int:
     return sum(width * math.prod(sides) for width, sides in arrays(shape, main))
 
 
-def times(program: Program, unknown: int | None = None, rare: str = '') -> tuple[dict[str, float], set[str]]:
-    """How often each computation runs, and which of them are steps of the program by themselves rather than parts of a
-    fusion or of a reduction. unknown: the rounds of a loop whose length the text does not tell, None: infinitely many;
-    rare: the scope of conditionals whose branches are left out.
+def times(program: Program, unknown: int | None = None, rare: str = '') -> tuple[dict[str, float], set[str], int]:
+    """How often each computation runs, which of them are steps of the program by themselves rather than parts of a
+    fusion or of a reduction, and how many loops have a length that the text does not tell. unknown: the rounds that
+    such a loop counts for, None: infinitely many; rare: the scope of conditionals whose branches are left out.
     """
     often: collections.Counter = collections.Counter()
     whole: set[str] = set()
+    open_loops = set()
 
     def visit(name, count, apart, outer):
         often[name] += count
@@ -107,6 +108,8 @@ def times(program: Program, unknown: int | None = None, rare: str = '') -> tuple
         for line in program.computations[name].values():
             if line.opcode == 'while':
                 known = trips(program, name, line, outer)
+                if known is None:
+                    open_loops.add((name, line.name))
                 rounds = (math.inf if unknown is None else unknown) if known is None else known
             elif line.opcode == 'conditional' and rare and f'/{rare}/' in line.rest:
                 continue
@@ -117,7 +120,7 @@ def times(program: Program, unknown: int | None = None, rare: str = '') -> tuple
                 visit(called, count * rounds, inside, (*outer, (name, line)))
 
     visit(program.entry, 1, True, ())
-    return often, whole
+    return often, whole, len(open_loops)
 
 
 def trips(program: Program, caller: str, line: Line, outer=()) -> int | None:
@@ -127,8 +130,7 @@ def trips(program: Program, caller: str, line: Line, outer=()) -> int | None:
         return int(told[1])
     called = dict(line.called)
     condition, body = called['condition'], called['body']
-    root = _root(program, condition)
-    compared = _compared(program, condition, root)
+    compared = _compared(program, condition)
     if compared is None:
         return None
     counter, limit, direction = compared
@@ -146,24 +148,24 @@ def _root(program, name):
     return next(line for line in reversed(program.computations[name].values()) if line.root)
 
 
-def _compared(program, computation, root):
-    """((‘element’, index), what it is held against, direction) of the condition of a loop that counts."""
-    inside = (lambda name: _source(program, computation, name)) if root.opcode == 'compare' else None
+def _compared(program, condition):
+    """(('element', index), what it is held against, direction) of the condition of a loop that counts."""
+    compare = root = _root(program, condition)
+    inside = condition
     if root.opcode == 'fusion':
-        fused = dict(root.called)['calls']
-        inner = _root(program, fused)
-
-        def inside(name):
-            found = _source(program, fused, name)
-            return _source(program, computation, root.operands[found[1]]) if found[0] == 'parameter' else found
-
-        compare = inner
-    else:
-        compare = root
-    if inside is None or compare.opcode != 'compare':
+        inside = dict(root.called)['calls']
+        compare = _root(program, inside)
+    if compare.opcode != 'compare':
         return None
+
+    def source(name):
+        found = _source(program, inside, name)
+        if found[0] == 'parameter' and inside != condition:
+            return _source(program, condition, root.operands[found[1]])
+        return found
+
     direction = re.search(r'direction=(\w+)', compare.rest)[1]
-    left, right = map(inside, compare.operands[:2])
+    left, right = map(source, compare.operands[:2])
     if left[0] != 'element':
         left, right = right, left
         direction = {'LT': 'GT', 'GT': 'LT', 'LE': 'GE', 'GE': 'LE'}.get(direction, direction)

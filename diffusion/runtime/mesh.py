@@ -4,6 +4,8 @@ The batch is split over the first three axes, parameters over fsdp and tensor. B
 the network is slow: only the sum of the gradients crosses it. Tensor is the innermost axis, over the fastest links.
 """
 
+import contextlib
+
 import jax
 import numpy as np
 from jax.experimental import mesh_utils, multihost_utils
@@ -58,6 +60,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batched(mesh: Mesh, before: int = 0) -> NamedSharding:
     """The leading axis, or the one that `before` others precede, is split over all axes but tensor."""
     return NamedSharding(mesh, PartitionSpec(*(None,) * before, BATCH))
+
+
+def in_sight(mesh: Mesh | None):
+    """A context in which what is traced can ask JAX for the mesh (None: there is none to be asked for)."""
+    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh) if mesh else contextlib.nullcontext()
 
 
 def _own(mesh: Mesh) -> list[int]:

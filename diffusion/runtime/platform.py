@@ -8,7 +8,7 @@ import shutil
 
 import jax
 
-from diffusion.runtime import threefry
+from diffusion.runtime import distributed, threefry
 
 HIDDEN = {
     'gpu': ('/dev/nvidia[0-9]*', "pip install -U 'jax[cuda13]'"),
@@ -39,8 +39,7 @@ def leave_out_tpu() -> None:
 def _tpu_here() -> bool:
     from jax._src import hardware_utils
 
-    files = glob.glob('/dev/accel[0-9]*') or glob.glob('/dev/vfio/[0-9]*')
-    return bool(files) or hardware_utils.num_available_tpu_chips_and_device_id()[0] > 0
+    return any(map(glob.glob, distributed.TPU_DEVICES)) or hardware_utils.num_available_tpu_chips_and_device_id()[0] > 0
 
 
 def host_devices(batch: int, cores: int | None = None) -> int:

@@ -28,8 +28,8 @@ class Bound:
 
 def bound(cost: hlo.Cost, chip: chips.Chip, dtype: str, neighbours: int) -> Bound:
     """neighbours: devices a slice, or a node, between which there is only the network; dtype: of the network."""
-    far = sum(one.sent for one in cost.collectives if one.crosses(neighbours))
-    near = sum(one.sent for one in cost.collectives if not one.crosses(neighbours))
+    sent = [one.sent(neighbours) for one in cost.collectives]
+    near, far = (sum(sizes) for sizes in zip(*sent)) if sent else (0.0, 0.0)
     work = cost.work if not chip.node else cost.flops
     share = chip.devices  # of a chip's rates each of its devices has its part
     return Bound(

@@ -28,11 +28,19 @@ class TrainState(NamedTuple):
 
 
 def _initial(init, optimizer, seed, memory, ema):
-    def build():
-        params = init(jax.random.key(seed))
+    def build(given):
+        params = _with(init(jax.random.key(seed)), given)
         return TrainState(jnp.zeros((), jnp.int32), params, ema.begin(params), optimizer.init(params), memory())
 
     return build
+
+
+def _with(params, given):
+    """A nested dict with those arrays of another one that it names."""
+    return {
+        name: _with(value, given.get(name, {})) if isinstance(value, dict) else given.get(name, value)
+        for name, value in params.items()
+    }
 
 
 def abstract(mesh: Mesh, init, optimizer: optax.GradientTransformation, memory=dict, ema=ONE) -> TrainState:
@@ -40,7 +48,7 @@ def abstract(mesh: Mesh, init, optimizer: optax.GradientTransformation, memory=d
 
     init: key -> params; memory: () -> the memory that the loss begins with; ema: which averages are kept.
     """
-    shapes = jax.eval_shape(_initial(init, optimizer, 0, memory, ema))
+    shapes = jax.eval_shape(_initial(init, optimizer, 0, memory, ema), {})
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         shapes,
@@ -59,10 +67,13 @@ def like(state: TrainState) -> TrainState:
 
 
 def create(
-    target: TrainState, init, optimizer: optax.GradientTransformation, seed: int, memory=dict, ema=ONE
+    target: TrainState, init, optimizer: optax.GradientTransformation, seed: int, memory=dict, ema=ONE, given=None
 ) -> TrainState:
-    """The state before the first step, made in place as `abstract` placed it."""
-    return jax.jit(_initial(init, optimizer, seed, memory, ema), out_shardings=shardings_of(target))()
+    """The state before the first step, made in place as `abstract` placed it.
+
+    given: arrays that stand in place of those of the same names in what init makes, a part of the tree of params.
+    """
+    return jax.jit(_initial(init, optimizer, seed, memory, ema), out_shardings=shardings_of(target))(given or {})
 
 
 def step(
@@ -89,7 +100,8 @@ def step(
 
     def advance(state: TrainState, batch):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        (value, (metrics, memory)), grads = gradient(state.params, batch, key, state.memory)
+        with meshes.in_sight(mesh):
+            (value, (metrics, memory)), grads = gradient(state.params, batch, key, state.memory)
         norms = guard.layer_norms(grads)
         ok = guard.healthy(value, norms)
         images = jax.tree.leaves(batch)[0].shape[0]

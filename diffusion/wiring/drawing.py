@@ -64,7 +64,9 @@ def _beside(arrays, cond, steering):
     """`guidance.Beside` for a batch of cond."""
 
     def everywhere(values):
-        return {name: jnp.broadcast_to(value, cond[name].shape) for name, value in values.items()}
+        # What is not named, as the picture a network is told, is the same on both sides of guidance.
+        found = {**cond, **{name: jnp.broadcast_to(value, cond[name].shape) for name, value in values.items()}}
+        return {**found, 'to': found['tokens']} if 'to' in cond else found
 
     weak = steering.weak and functools.partial(_conditional, steering.weak.denoiser, arrays['weak'])
     return guidance.Beside(everywhere(arrays['null']), tuple(map(everywhere, arrays['also'])), arrays['scales'], weak)

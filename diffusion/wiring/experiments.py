@@ -12,7 +12,7 @@ from diffusion import config as configs
 from diffusion.core import adaptive, dependence, loss, precond, uncertainty, variance
 from diffusion.nets import condition, functional
 from diffusion.runtime import ema
-from diffusion.wiring import schema, steering
+from diffusion.wiring import pictured, schema, steering
 from diffusion.wiring.known import Facts
 
 
@@ -22,7 +22,8 @@ class Experiment:
 
     network: with the parameters of a learned uncertainty among its own, which it does not see; denoiser: of
     `precond.denoiser`; moments: of `variance.moments`, None where no variance is learned; memory: () -> what the loss
-    begins with; probe: (params, batch, key) -> further metrics of a batch, None where there are none.
+    begins with; probe: (params, batch, key) -> further metrics of a batch, None where there are none; conditioning: of
+    `core.conditioning`, None where the network is told no picture.
     """
 
     config: configs.Config
@@ -39,6 +40,7 @@ class Experiment:
     ema: ema.EMA
     train: schema.Train
     preview: schema.Preview
+    conditioning: Any = None
 
     def inputs(self, batch: dict) -> dict:
         """What the training step takes of a batch of the data: the images and the conditions in use."""
@@ -77,12 +79,16 @@ def experiment(config: configs.Config, known: Facts) -> Experiment:
     make = functools.partial(configs.construct, config, schema=schema.SCHEMA)
     train = make('train')
     length = known.tokenizer.length if known.tokenizer else 0
-    conditions = {'classes': len(known.classes), 'length': length}
     vocabulary = known.tokenizer.size if known.tokenizer else 0
+    states = 0 if vocabulary or not known.tokenizer else known.tokenizer.width
+    conditions = {'classes': len(known.classes), 'length': length, 'states': states}
     augmentation = _augmentation(config, known)
     shape = {'channels': known.shape[-1]} | ({'outputs': 2 * known.shape[-1]} if train.variance_steps else {})
     shape |= {'augment': augmentation.labels} if augmentation and augmentation.labels else {}
+    conditioning = pictured.conditioning(config, known)
+    shape |= {'picture': conditioning.width} if conditioning else {}
     network = functional.functional(lambda rngs: make('net', vocabulary=vocabulary, rngs=rngs, **shape, **conditions))
+    network = pictured.with_null(network, conditioning.null) if conditioning else network
     network = _with_uncertainty(network) if train.uncertainty else network
     null = condition.null(**conditions)
     steering.check_guidance(config, known, null, train, steering.UNSTEERED)
@@ -107,6 +113,7 @@ def experiment(config: configs.Config, known: Facts) -> Experiment:
         variance_steps=train.variance_steps,
         augmentation=augmentation,
         dropouts=train.dropouts(),
+        pictures=conditioning.pictures if conditioning else None,
     )
 
     def memory():
@@ -130,6 +137,7 @@ def experiment(config: configs.Config, known: Facts) -> Experiment:
         make('ema'),
         train,
         make('preview'),
+        conditioning,
     )
 
 

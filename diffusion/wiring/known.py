@@ -5,6 +5,7 @@ from typing import Any
 
 from diffusion import config as configs
 from diffusion.data import sources, tokens
+from diffusion.wiring import encoder
 from diffusion.wiring.schema import SCHEMA
 
 
@@ -31,8 +32,11 @@ class Facts:
         return {**dataclasses.asdict(dataclasses.replace(self, tokenizer=None)), 'tokenizer': tokenizer}
 
 
-def facts_from_json(stored: dict) -> Facts:
-    tokenizer = stored['tokenizer'] and tokens.from_json(stored['tokenizer'])
+def facts_from_json(stored: dict, config: configs.Config) -> Facts:
+    """config: the run's, which names the places of what is too large for its facts."""
+    told = stored['tokenizer']
+    encoded = told and told.get('kind') == encoder.KIND
+    tokenizer = encoder.from_json(told, config['text']) if encoded else told and tokens.from_json(told)
     return Facts(
         **{
             **stored,
@@ -42,6 +46,14 @@ def facts_from_json(stored: dict) -> Facts:
             'tokenizer': tokenizer,
         }
     )
+
+
+def moved(facts: Facts, config: configs.Config) -> Facts:
+    """The facts with the places that a call names anew for the text encoder."""
+    if not encoder.configured(config):
+        return facts
+    places = {key: config['text'][key] for key in ('path', 'cache')}
+    return dataclasses.replace(facts, tokenizer=dataclasses.replace(facts.tokenizer, **places))
 
 
 def source(config: configs.Config) -> sources.Source:

@@ -5,10 +5,12 @@ import dataclasses
 from diffusion import config as configs
 from diffusion.core import (
     augment,
+    conditioning,
     density,
     discrete,
     editing_guided,
     editing_stepped,
+    editing_trained,
     grids,
     guidance,
     multistep,
@@ -23,6 +25,7 @@ from diffusion.core import (
 from diffusion.data import sources, tokens
 from diffusion.nets import dit, mlp, unet
 from diffusion.runtime import ema, optimizer
+from diffusion.wiring import encoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +88,20 @@ class Train:
     def never_without(self, null: dict) -> list[str]:
         """Of the conditions in null those that no example is trained without."""
         return [] if self.cond_dropout else [name for name in null if name not in self.dropouts()]
+
+
+@dataclasses.dataclass(frozen=True)
+class InitFrom:
+    """What a run that begins takes its weights from. path: a workdir, or one of its checkpoints, '' for none; weights:
+    ema, raw or another average; step: of a workdir, 0 for the newest."""
+
+    path: str = ''
+    weights: str = ema.MAIN
+    step: int = 0
+
+    def __post_init__(self):
+        if self.step < 0:
+            raise ValueError(f'step={self.step}: at least 1, or 0 for the newest')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,12 +173,14 @@ def _named(*modules):
     return {name: getattr(module, name) for module in modules for name in module.__all__}
 
 
-_DERIVED = frozenset({'channels', 'outputs', 'classes', 'vocabulary', 'length', 'augment', 'rngs'})
+_DERIVED = frozenset({'channels', 'outputs', 'classes', 'vocabulary', 'length', 'states', 'augment', 'picture', 'rngs'})
 
 SCHEMA = {
     'data': configs.Section(_named(sources)),
-    'text': configs.Section(_named(tokens), frozenset({'captions'}), optional=True),
+    'text': configs.Section({**_named(tokens), encoder.KIND: encoder.encoder}, frozenset({'captions'}), optional=True),
+    'init_from': configs.Section({'': InitFrom}),
     'augment': configs.Section(_named(augment), optional=True),
+    'conditioning': configs.Section(_named(conditioning), frozenset({'channels'}), optional=True),
     'process': configs.Section(_named(process, discrete)),
     'precond': configs.Section(_named(precond)),
     'density': configs.Section(_named(density)),
@@ -174,14 +193,14 @@ SCHEMA = {
     'grid': configs.Section(_named(grids)),
     'guidance': configs.Section(_named(guidance)),
     'threshold': configs.Section(_named(threshold), optional=True),
-    'edit': configs.Section(_named(editing_stepped, editing_guided), optional=True),
+    'edit': configs.Section(_named(editing_stepped, editing_guided, editing_trained), optional=True),
     'sample': configs.Section({'': Sample}),
     'preview': configs.Section({'': Preview}),
     'runtime': configs.Section({'': Runtime}),
 }
 
 # What may be chosen anew each time samples are drawn; the rest is fixed by the training.
-SAMPLING = ('sampler', 'grid', 'guidance', 'threshold', 'sample', 'runtime')
+SAMPLING = ('sampler', 'grid', 'guidance', 'threshold', 'sample', 'runtime', 'text.path', 'text.cache')
 EDITING = (*SAMPLING, 'edit')
 
 

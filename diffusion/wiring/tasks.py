@@ -6,12 +6,12 @@ from collections.abc import Callable
 import numpy as np
 
 from diffusion import config as configs
-from diffusion.core import editing_guided, operators
+from diffusion.core import editing_guided, editing_trained, operators
 from diffusion.wiring import schema
 from diffusion.wiring.levels import paces_itself
 
 # Methods that know how large the noise of a measurement is.
-HEEDS_NOISE = ('pigdm', 'mmps', 'ddnm')
+HEEDS_NOISE = ('pigdm', 'mmps', 'ddnm', *editing_trained.__all__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Task:
 
 def leads(config: configs.Config) -> bool:
     """Whether the method of config.edit leads the config's sampler; the others take steps of their own."""
-    return config['edit']['name'] in editing_guided.__all__
+    return config['edit']['name'] in (*editing_guided.__all__, *editing_trained.__all__)
 
 
 def editor(config: configs.Config, task: Task | None):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from diffusion.evaluation import tensorfile, torchfile
+from diffusion.nets import safetensors
 
 VALUES = np.arange(12, dtype=np.float32)
 
@@ -110,7 +111,7 @@ def test_what_is_no_file_of_tensors_is_refused_and_not_run(tmp_path, capsys, dat
 def test_safetensors_come_back_as_they_were(tmp_path):
     tensors = {'b': VALUES.reshape(3, 4).T, 'a': np.float32(2.5).reshape(())}
     path = tmp_path / 'x.safetensors'
-    path.write_bytes(tensorfile.packed(tensors, {'made': 'by hand'}))
+    path.write_bytes(safetensors.packed(tensors, {'made': 'by hand'}))
     found, told, mark = tensorfile.read(path)
     assert told == {'made': 'by hand'} and set(found) == {'a', 'b'}
     for key, value in tensors.items():

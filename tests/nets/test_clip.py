@@ -8,8 +8,8 @@ import types
 import numpy as np
 import pytest
 
-from diffusion.evaluation import byte_pairs, tensorfile
-from diffusion.nets import clip, functional, resizing
+from diffusion.evaluation import byte_pairs
+from diffusion.nets import clip, functional, resizing, safetensors
 from diffusion.programs import clipscore, networks
 from diffusion.runtime import mesh
 
@@ -49,7 +49,7 @@ def written(folder, tensors):
     (folder / 'vocab.json').write_text(json.dumps(tokens))
     (folder / 'merges.txt').write_text('\n'.join(['#version: 0.2', *(' '.join(pair) for pair in pairs)]) + '\n')
     if tensors:
-        (folder / 'model.safetensors').write_bytes(tensorfile.packed(tensors, {}))
+        (folder / 'model.safetensors').write_bytes(safetensors.packed(tensors, {}))
     return pairs, tokens
 
 

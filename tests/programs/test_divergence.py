@@ -71,7 +71,7 @@ def train(call, folder, steps, *flags):
 def final(folder, step):
     run = json.loads((folder / 'config.json').read_text())
     config = build.resolve('configs/toy2d.py', [flag.removeprefix('--config.') for flag in TOY[1:]])
-    made = build.experiment(config, build.facts_from_json(run['facts']))
+    made = build.experiment(config, build.facts_from_json(run['facts'], config))
     target = state.abstract(mesh.make(jax.devices()[:4]), made.network.init, made.optimizer, made.memory, made.ema)
     saved = checkpoint.open_existing(folder)
     found, meta = jax.device_get(saved.restore(step, target)), saved.meta(step)

@@ -8,7 +8,7 @@ import pytest
 
 from diffusion.data import sources
 from diffusion.evaluation import tensorfile
-from diffusion.nets import dinov2, functional
+from diffusion.nets import dinov2, functional, safetensors
 from diffusion.programs import classifying, fetching, generated, networks
 from tests.nets import test_dinov2
 
@@ -159,7 +159,7 @@ def test_bad_input_is_one_line_and_writes_nothing(call, trained, data_dir, monke
 
 def test_weights_with_another_hash_are_refused_before_they_are_used(tmp_path):
     path = tmp_path / 'x.safetensors'
-    path.write_bytes(tensorfile.packed({'fc.weight': np.zeros((2, 2), np.float32)}, {}))
+    path.write_bytes(safetensors.packed({'fc.weight': np.zeros((2, 2), np.float32)}, {}))
     mark = tensorfile.read(path)[2]
     args = dataclasses.make_dataclass('Args', ['features', 'features_sha256', 'resize'])
     with pytest.raises(ValueError, match=f'sha256 {mark}, not {fetching.FILES["inception"].sha256}'):
@@ -173,7 +173,7 @@ def test_weights_with_another_hash_are_refused_before_they_are_used(tmp_path):
 def test_networks_are_named_by_what_they_are(tmp_path, monkeypatch):
     """Published weights, seen as FID means it, have no qualifier; any other network, file or resizing has one."""
     path = tmp_path / 'x.safetensors'
-    path.write_bytes(tensorfile.packed({'x': np.zeros(2, np.float32)}, {}))
+    path.write_bytes(safetensors.packed({'x': np.zeros(2, np.float32)}, {}))
     mark = tensorfile.read(path)[2]
     monkeypatch.setattr(networks.inception, 'parameters', lambda tensors: {})
     args = dataclasses.make_dataclass('Args', ['features', 'features_sha256', 'resize'])
@@ -191,7 +191,7 @@ def test_dinov2_sees_pictures_of_any_size_and_tells_no_classes(tmp_path):
     zeros = test_dinov2.published(width=64, depth=1, hidden=96, side=3)
     tensors = {name: rng.standard_normal(value.shape).astype(np.float32) for name, value in zeros.items()}
     path = tmp_path / 'dino.safetensors'
-    path.write_bytes(tensorfile.packed(tensors, {}))
+    path.write_bytes(safetensors.packed(tensors, {}))
     mark = tensorfile.read(path)[2]
     args = dataclasses.make_dataclass('Args', ['features', 'features_sha256', 'resize'])
     with pytest.raises(ValueError, match=f'sha256 {mark}, not b938bf1b.* or 0b8b82f8'):

@@ -1,9 +1,11 @@
 """`diffusion plan`: what the compiler of a TPU that is not there says, and what is refused before it is asked."""
 
+import dataclasses
 import importlib.util
 import json
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,8 @@ import pytest
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from diffusion.programs.planning import compiling, printed
+from diffusion import build
+from diffusion.programs.planning import compiling, figures, fitting, printed
 from diffusion.programs.reporting import planned, record, view
 from diffusion.runtime import chips, hlo, mesh, roofline, topology
 from tests.programs import conftest
@@ -76,7 +79,7 @@ def test_a_batch_that_does_not_fit(diffusion, tmp_path):
         (('--topology=h100:4', '--config.train.batch=6'), '4 and 8'),
         (('--topology=h100:4', '--config.runtime.fsdp=3'), 'does not divide the 4 devices'),
         (('--topology=h100:4', '--config.runtime.devices=2'), 'leave it out'),
-        (('--topology=h100:4', '--out=nowhere/plan.json'), 'folder'),
+        (('--topology=h100:4', '--out=docs'), 'folder'),
     ],
 )
 def test_what_is_refused(call, words, said):
@@ -121,7 +124,11 @@ def test_what_the_compiler_says_of_memory_is_read(message, said):
 def test_machines_without_a_tpu_do_not_look_for_one(tmp_path):
     """With the TPU compiler installed, plain JAX would write pages before it falls back to the CPU."""
     done = subprocess.run(
-        [sys.executable, '-m', 'diffusion.cli', 'doctor'], capture_output=True, text=True, check=False, cwd=conftest.ROOT
+        [sys.executable, '-m', 'diffusion.cli', 'doctor'],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=conftest.ROOT,
     )
     assert done.returncode == 0 and done.stderr == ''
 
@@ -152,6 +159,9 @@ def test_a_roofline_by_hand():
     assert found.matrix == pytest.approx(2000 / 197e12) and found.memory == pytest.approx(500 / 819e9)
     assert found.links == pytest.approx(3 * 400 * 2 * 3 / 4 / 200e9)
     assert found.network == pytest.approx(100 / 2 / 3.125e9) and found.limit == 'network'
+    # A sum over all: each of four first sums a quarter with its neighbours, then with its like in the other slice.
+    both = hlo.Collective('all-reduce', 400, 1, (tuple(range(8)),))
+    assert both.sent(4) == pytest.approx((2 * 400 * 3 / 4, 2 * 100 / 2)) and both.sent(8) == (2 * 400 * 7 / 8, 0)
 
 
 @pytest.mark.parametrize('name', chips.CHIPS)
@@ -182,3 +192,71 @@ def test_loops_of_programs_for_a_tpu_are_counted():
     batched = placed((8, 128, 64)), placed((8, 64, 256))
     text = jax.jit(jnp.matmul).lower(*batched).compile().as_text()
     assert hlo.cost(text, 4).flops == 2 * 8 * 128 * 64 * 256
+
+
+def test_a_training_says_its_mfu_on_a_chip_that_is_known(call, monkeypatch, tmp_path):
+    """Here a CPU of 1 GFLOP/s by our table. The layers of the toy are products: one forwards, two backwards."""
+    monkeypatch.setitem(chips.CHIPS, 'toy', chips.Chip(1e9, 1e9, 2**30, 1e9, 1e9, 1e9, ('cpu',)))
+    words = (
+        '--config.train.steps=4',
+        '--config.train.log_every=2',
+        '--config.preview.num=0',
+        '--config.train.batch=16',
+    )
+    done = call('train', '--config=configs/toy2d.py', *words, f'--workdir={tmp_path / "run"}')
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
+    devices = json.loads((tmp_path / 'run' / 'starts.jsonl').read_text())['devices']['count']
+    weights = int(done.stderr.split(' weights')[0].split()[-1].replace(',', ''))
+    for row in rows:
+        # Six for each weight and image; biases, the table of classes and the first layer's input take none.
+        assert row['mfu'] == pytest.approx(row['images_per_s'] * 6 * weights / (1e9 * devices), rel=0.1)
+
+
+@pytest.mark.parametrize('room,least', [(64, 'none'), (20, 'none'), (3.4, 'full')])
+def test_the_search_finds_a_setting_that_fits(monkeypatch, room, least):
+    """On a compiler of our own, whose memory and time are known for every setting."""
+    config = build.resolve(str(conftest.ROOT / 'configs/imagenet256_dit.py'), ['runtime.fsdp=1'])
+    where = topology.read('v5e:4x4')
+    kept = {'none': 40, 'dots_saveable': 30, 'dots_with_no_batch_dims_saveable': 24, 'full': 10}
+    again = {'none': 1.0, 'dots_saveable': 1.05, 'dots_with_no_batch_dims_saveable': 1.2, 'full': 1.34}
+    tried = []
+
+    def needs(asked):
+        return 2**30 * (12 / asked.fsdp + 2 + kept[asked.remat] / asked.pieces)
+
+    def make(changes):
+        chosen = build.override(config, changes)
+        runtime, train = chosen['runtime'], chosen['train']
+        run = types.SimpleNamespace(remat=chosen['net']['remat'], fsdp=runtime['fsdp'], pieces=train['accumulate'])
+        run.seconds = again[run.remat] * (1 + 0.01 * run.fsdp) * (1 + 0.02 * (run.pieces - 1))
+        return types.SimpleNamespace(run=run, grid=None, limit=room * 2**30, **vars(run))
+
+    def training(run, grid, where):
+        tried.append(run)
+        need = needs(run)
+        fits = need <= room * 2**30
+        memory, refused = ({'peak': need}, '') if fits else ({}, f'needs {need / 2**30:.4f}GiB of the {room}GiB')
+        return [types.SimpleNamespace(run=run, memory=memory, refused=refused, cost=fits)]
+
+    monkeypatch.setattr(compiling, 'training', training)
+    monkeypatch.setattr(figures, 'parts', lambda asked: {'all': 2**30 * 12 / asked.fsdp})
+    monkeypatch.setattr(figures, 'bound', lambda asked, built: roofline.Bound(asked.seconds, 0, 0, 0))
+    monkeypatch.setitem(chips.CHIPS, 'v5e', dataclasses.replace(chips.CHIPS['v5e'], memory=room * 2**30))
+    found = fitting.search(config, where, make, lambda line: None)
+    assert len(tried) <= fitting.MOST
+    assert found is not None
+    chosen = make(found)
+    assert needs(chosen) <= room * 2**30 and chosen.remat == least
+    assert chosen.seconds == min(run.seconds for run in tried if needs(run) <= room * 2**30)
+
+
+def test_the_search_gives_up(monkeypatch):
+    config = build.resolve(str(conftest.ROOT / 'configs/imagenet256_dit.py'), [])
+    refused = types.SimpleNamespace(memory={}, refused='needs 99TiB of the 15GiB')
+    monkeypatch.setattr(compiling, 'training', lambda *_: [refused])
+    monkeypatch.setattr(figures, 'parts', lambda asked: {'all': 2**45})
+    said = []
+    make = lambda changes: types.SimpleNamespace(run=None, grid=None, limit=2**34)  # noqa: E731
+    assert fitting.search(config, topology.read('v5e:4x4'), make, said.append) is None
+    assert 1 <= len(said) <= fitting.MOST and all('does not fit' in line for line in said)

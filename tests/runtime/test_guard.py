@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from diffusion.runtime import ema, guard, mesh, state
+from diffusion.runtime import ema, guard, mesh, optimizer, state
 
 EMA = ema.EMA(1000, 0.1)
 
@@ -71,6 +71,23 @@ def test_a_step_that_is_finite_is_the_step_without_a_guard(made):
     for mine, theirs in zip(jax.tree.leaves(found.params), jax.tree.leaves(optax.apply_updates(params, updates))):
         np.testing.assert_allclose(mine, theirs, rtol=1e-6)
     np.testing.assert_allclose(metrics['grad_norm'], optax.tree.norm(grads), rtol=1e-6)
+
+
+@pytest.mark.parametrize('clip', [0.0, 1.0])
+@pytest.mark.parametrize('name', optimizer.__all__)
+def test_gradients_that_the_guard_lets_pass_make_updates_that_are_finite(name, clip):
+    """The largest that have a finite norm, none, and the smallest: so the updates need not be judged themselves."""
+    stack = {'kernel': jnp.ones((2, 4, 8)), 'bias': jnp.ones((2, 8))}
+    params = {'first': {'kernel': jnp.ones((4, 4))}, 'blocks': stack}
+    even = {'first': {'kernel': 1 / 4}, 'blocks': {'kernel': 32**-0.5, 'bias': 8**-0.5}}  # each layer of norm 1
+    built = getattr(optimizer, name)(lr=0.1, clip=clip)(8)
+    advance = jax.jit(lambda grads, standing: built.update(grads, standing, params))
+    standing = built.init(params)
+    for norm in (1.7e19, 0.0, 1e-19, 1.7e19, 1.7e19):
+        grads = jax.tree.map(lambda leaf, part, norm=norm: jnp.full(leaf.shape, norm * part), params, even)
+        assert guard.healthy(1.0, guard.layer_norms(grads))
+        updates, standing = advance(grads, standing)
+        assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((updates, standing)))
 
 
 def test_the_standing_counts_in_a_row_and_passes_over_the_data_of_the_row():

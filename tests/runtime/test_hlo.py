@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -40,3 +41,34 @@ def test_a_sum_over_all_devices_and_one_that_stays_within_slices():
     found = hlo.cost(product.lower(*inside).compile().as_text(), 8)
     assert found.flops == 2 * 16 * 16 * 8 and found.exchanged('all-reduce') == 16 * 8 * 4
     assert found.exchanged(crossing=4) == 0
+
+
+def test_bytes_moved():
+    """What is read and written once each; of a stack that a loop goes through, a slice a round."""
+    x = jnp.zeros((512, 512))
+    assert cost(lambda x: jnp.sin(x) + 1, x).bytes == 2 * 512 * 512 * 4
+    stack = jnp.zeros((64, 256, 256))
+    once = cost(lambda w, x: w @ x, stack[0], stack[1])
+    assert once.bytes == 3 * 256 * 256 * 4
+    looped = cost(lambda x, stack: lax.scan(lambda x, w: (w @ x, None), x, stack)[0], stack[0], stack)
+    # Besides the product a round copies the slice and the result at most, by far less than the stack.
+    assert 64 * once.bytes <= looped.bytes <= 64 * 8 * 256 * 256 * 4
+
+
+def test_loops_that_end_when_they_like():
+    x = jnp.zeros((8, 8))
+    text = jax.jit(lambda x: lax.while_loop(lambda x: x[0, 0] < 1, lambda x: x @ x, x)).lower(x).compile().as_text()
+    with pytest.raises(ValueError, match='unknown length'):
+        hlo.cost(text, 8)
+    found = hlo.cost(text, 8, unknown=1)
+    assert found.flops == 2 * 8**3 and found.open == 1
+
+
+def test_branches_of_a_scope_that_is_rare_are_left_out():
+    def step(x):
+        with jax.named_scope('rare'):
+            x = lax.cond(x[0, 0] > 0, lambda x: x @ x @ x, lambda x: x, x)
+        return x @ x
+
+    text = jax.jit(step).lower(jnp.zeros((8, 8))).compile().as_text()
+    assert hlo.cost(text, 8).flops == 3 * 2 * 8**3 and hlo.cost(text, 8, rare='rare').flops == 2 * 8**3

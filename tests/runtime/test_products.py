@@ -35,7 +35,7 @@ def test_products_by_hand():
     ],
 )
 def test_convolutions_as_xla_counts_them(kind):
-    """XLA's count of the instruction before it is rewritten, `Lowered.cost_analysis`, leaves out padding and gaps too."""
+    """XLA's count of the instruction as written, `Lowered.cost_analysis`, leaves out padding and gaps too."""
     groups = kind.get('feature_group_count', 1)
     x, kernel = jnp.zeros((2, 9, 8, 4)), jnp.zeros((3, 3, 4 // groups, 6))
 

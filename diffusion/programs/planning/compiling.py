@@ -1,7 +1,10 @@
 """The programs of a run, compiled for devices that are not there: nothing is computed, shapes stand for arrays."""
 
+import contextlib
 import dataclasses
+import os
 import re
+import sys
 import time
 
 import jax
@@ -17,7 +20,7 @@ Memory = dict[str, int]
 @dataclasses.dataclass(frozen=True)
 class Built:
     """A compiled program. seconds: it took to compile; memory: bytes a device, by part; cost: of a device, None where
-    it was refused; refused: what the compiler says, '' where it fits."""
+    it is not known; refused: what the compiler says, '' where it fits."""
 
     name: str
     seconds: float
@@ -109,8 +112,31 @@ def _built(name, lowered, where, unknown=None) -> Built:
         'results': found.output_size_in_bytes - found.alias_size_in_bytes,
         'program': found.generated_code_size_in_bytes,
     }
-    cost = hlo.cost(compiled.as_text(), where.devices, unknown, vitals.RARE)
-    return Built(name, seconds, {**memory, 'peak': sum(memory.values())}, cost)
+    return Built(name, seconds, {**memory, 'peak': sum(memory.values())}, _cost(compiled, where, unknown))
+
+
+def _cost(compiled, where, unknown) -> hlo.Cost | None:
+    """None for a program that this version of JAX cannot write as text: the compiler's own may be newer."""
+    try:
+        with _silent():
+            text = compiled.as_text()
+    except jax.errors.JaxRuntimeError:
+        return None
+    return hlo.cost(text, where.devices, unknown, vitals.RARE)
+
+
+@contextlib.contextmanager
+def _silent():
+    """What libraries write to the standard error past Python is lost, of which a stack of theirs would be pages."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 # As it says it before and after it has laid out the memory.
@@ -134,7 +160,7 @@ def refusal(error) -> str:
 
 def needed(built: Built) -> float | None:
     """Bytes a device: the peak, or what a refusal names; None where it names none."""
-    if built.cost:
+    if not built.refused:
         return built.memory['peak']
     found = re.match(r'needs ([\d.]+)([KMGT]?)iB', built.refused)
     return float(found[1]) * 1024 ** ' KMGT'.index(found[2] or ' ') if found else None

@@ -39,7 +39,7 @@ def figures(asked: Asked, trained: list[compiling.Built], others: list[compiling
     """The whole plan. told: how the user asked."""
     state = parts(asked)
     programs = {built.name: program(asked, built, state) for built in (*trained, *others)}
-    slowest = max((built for built in trained if built.cost), key=lambda b: bound(asked, b).seconds, default=None)
+    slowest = max((b for b in trained if not b.refused), key=lambda b: bound(asked, b).seconds, default=None)
     found = {
         'asked': told,
         'topology': str(asked.where),
@@ -91,22 +91,28 @@ def parts(asked: Asked) -> dict[str, int]:
 def program(asked: Asked, built: compiling.Built, state: dict[str, int]) -> dict:
     """Of one program. While a training draws its sheets, its state stays where it is."""
     share = asked.where.chip.devices
-    if built.cost is None:
+    if built.refused:
         return {'fits': False, 'refused': built.refused, 'compile_s': round(built.seconds, 1)}
     memory = {name: share * size for name, size in built.memory.items()}
     beside = sum(state.values()) - state['parameters'] if built.name == 'sample' else 0
-    cost, found = built.cost, bound(asked, built)
+    peak = memory['peak'] + beside
+    found = {
+        'fits': peak <= asked.limit,
+        'compile_s': round(built.seconds, 1),
+        'memory': {**memory, 'beside': beside, 'peak': peak},
+    }
+    return found | _counted(asked, built) if built.cost else found
+
+
+def _counted(asked, built):
+    share, cost, found = asked.where.chip.devices, built.cost, bound(asked, built)
     kinds = {}
     for one in cost.collectives:
         entry = kinds.setdefault(one.kind, {'bytes': 0, 'sent': 0, 'times': 0})
         entry['bytes'] += share * one.bytes * one.times
-        entry['sent'] += round(share * one.sent)
+        entry['sent'] += round(share * sum(one.sent(_neighbours(asked))))
         entry['times'] += one.times
-    peak = memory['peak'] + beside
     return {
-        'fits': peak <= asked.limit,
-        'compile_s': round(built.seconds, 1),
-        'memory': {**memory, 'beside': beside, 'peak': peak},
         'flops': share * cost.flops,
         'bytes': share * cost.bytes,
         'collectives': kinds,
@@ -129,6 +135,10 @@ def _largest(cost) -> list[dict]:
 
 
 def bound(asked: Asked, built: compiling.Built) -> roofline.Bound:
+    """By the products of the model alone where nothing else is known of a training step."""
+    if built.cost is None:
+        peak = chips.peak(asked.where.chip, asked.dtype) * asked.where.devices
+        return roofline.Bound(efficiency.model_flops(asked.run) / peak, 0.0, 0.0, 0.0)
     return roofline.bound(built.cost, asked.where.chip, asked.dtype, _neighbours(asked))
 
 
@@ -146,7 +156,9 @@ def training(asked: Asked, built: compiling.Built) -> dict:
     hours = options.steps * step / 3600
     return {
         'model_flops': wanted,
-        'recomputed': built.cost.flops * where.devices / wanted - 1,
+        'recomputed': built.cost.flops * where.devices / wanted - 1 if built.cost else None,
+        'limit': bound(asked, built).limit,
+        'bound_s': least,
         'mfu': wanted / peak / least,
         'images_per_s': options.batch / least,
         'expected_mfu': asked.mfu,

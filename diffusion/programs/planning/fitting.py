@@ -1,8 +1,9 @@
 """The search for the fastest setting that fits: how parameters are split, what is recomputed, pieces of a batch."""
 
+import dataclasses
 import math
 
-from diffusion.programs.planning import compiling, figures
+from diffusion.programs.planning import compiling, figures, printed
 
 MOST = 8  # compilations
 # Of a chip's memory the share that a setting is expected to fill before it is tried: the rest is for what is guessed.
@@ -10,57 +11,107 @@ ROOM = 0.92
 REMAT = ('dots_with_no_batch_dims_saveable', 'full')  # from the one that recomputes least
 
 
-def search(config, facts, where, make, say) -> list[str] | None:
+@dataclasses.dataclass(frozen=True)
+class _Tried:
+    """fits; pace: (seconds at least, seconds that its parts take together), by which the fastest is chosen; need: bytes
+    a device, None where the compiler names none; held: of it by the state of the training."""
+
+    fits: bool
+    pace: tuple[float, float]
+    need: float | None
+    held: float
+
+
+class _Search:
+    """What was compiled so far, by ((fsdp, tensor), remat, pieces)."""
+
+    def __init__(self, config, where, make, say):
+        self._config, self._where, self._make, self._say = config, where, make, say
+        self.tried: dict[tuple, _Tried] = {}
+
+    def attempt(self, split, remat, pieces) -> _Tried | None:
+        """None where it cannot be, or enough was compiled."""
+        key = split, remat, pieces
+        if key in self.tried or len(self.tried) >= MOST:
+            return self.tried.get(key)
+        changes = _changes(self._config, *key)
+        try:
+            asked = self._make(changes)
+        except ValueError:
+            return None
+        built = compiling.training(asked.run, asked.grid, self._where)
+        share = self._where.chip.devices
+        need = max((compiling.needed(one) or math.inf for one in built), default=math.inf)
+        fits = not any(one.refused for one in built) and need * share <= asked.limit
+        bounds = [figures.bound(asked, one) for one in built] if fits else []
+        pace = max(((b.seconds, b.matrix + b.memory + b.links + b.network) for b in bounds), default=(math.inf, 0.0))
+        held = sum(figures.parts(asked).values()) / share
+        found = self.tried[key] = _Tried(fits, pace, None if math.isinf(need) else need, held)
+        size = 'of unknown size' if found.need is None else f'{printed.size(need * share)} a chip'
+        speed = f', at least {printed.quantity(pace[0], "s")} a step' if fits else ', does not fit'
+        self._say(f'  {len(self.tried)}. {" ".join(changes) or "as it is"}: {size}{speed}')
+        return found
+
+    def pieces(self, split, remat) -> int | None:
+        """The fewest pieces of a batch with which this should fit, from those that were tried: what is not of a piece
+        stays, the rest is shared. None where that is not to be had."""
+        alike = {key[2]: one for key, one in self.tried.items() if key[:2] == (split, remat)}
+        known = {n: one.need for n, one in alike.items() if one.need is not None}
+        if not known or any(one.fits for one in alike.values()):
+            return None
+        chip, most = self._where.chip, max(known)
+        limit = chip.memory * chip.preset / chip.devices * ROOM
+        fixed = next(iter(alike.values())).held
+        if len(known) > 1:
+            least = min(known)
+            fixed = max(fixed, (known[most] * most - known[least] * least) / (most - least))
+        if fixed >= limit:
+            return None
+        wanted = max(most + 1, math.ceil(most * (known[most] - fixed) / (limit - fixed)))
+        shards = self._where.devices // split[1]
+        batch = self._config['train']['batch']
+        return next((n for n in range(wanted, batch // shards + 1) if batch % (n * shards) == 0), None)
+
+
+def search(config, where, make, say) -> list[str] | None:
     """The changes of the config, 'section.key=value', None where nothing that was tried fits.
 
     make: changes -> `figures.Asked`, which raises ValueError where that cannot be; say: told of each that is tried.
     """
-    tried: dict[tuple, tuple] = {}
-
-    def attempt(split, remat, pieces):
-        key = (split, remat, pieces)
-        if key in tried or len(tried) >= MOST:
-            return tried.get(key)
-        changes = _changes(config, *key)
-        try:
-            asked = make(changes)
-        except ValueError:
-            return None
-        built = compiling.training(asked.run, asked.grid, where)
-        worst = max(built, key=lambda one: compiling.needed(one) or math.inf)
-        held = sum(figures.parts(asked).values()) / where.chip.devices
-        fits = all(one.cost for one in built) and worst.memory['peak'] * where.chip.devices <= asked.limit
-        bounds = [figures.bound(asked, one) for one in built if one.cost]
-        seconds = max(((b.seconds, b.matrix + b.memory + b.links + b.network) for b in bounds), default=(math.inf, 0))
-        need = compiling.needed(worst)
-        tried[key] = fits, seconds, need, held
-        told = ' '.join(changes) or 'as it is'
-        size = 'size unknown' if need is None else f'{need * where.chip.devices / 2**30:.2f} GiB a chip'
-        pace = f', at least {seconds[0] * 1e3:.1f} ms a step' if fits else ', does not fit'
-        say(f'  {len(tried)}. {told}: {size}{pace}')
-        return tried[key]
-
+    found = _Search(config, where, make, say)
     own = config['net'].get('remat', 'none'), config['train']['accumulate']
-    for split in _splits(config, facts, where, make):
-        if any(one[0] for one in tried.values()) and len(tried) > MOST // 2:
-            break
-        first = attempt(split, 'none', 1)
-        if first is None or first[0]:
+    again, worst = REMAT if 'remat' in config['net'] else (), 1
+    for split in _splits(config, where, make):
+        if any(one.fits for one in found.tried.values()):
+            if len(found.tried) <= MOST // 2:
+                found.attempt(split, 'none', 1)
             continue
-        for remat in REMAT if 'remat' in config['net'] else ():
-            found = attempt(split, remat, 1)
-            if found and found[0]:
-                break
-        for remat in ('none', 'full') if 'remat' in config['net'] else ('none',):
-            known = tried.get((split, remat, 1))
-            pieces = _pieces(config, known, where)
-            if pieces:
-                attempt(split, remat, pieces)
-    fitting = {key: one for key, one in tried.items() if one[0]}
+        if worst > 1:  # another split did not fit at its thriftiest: this one need not be tried at less
+            found.attempt(split, again[-1] if again else 'none', worst)
+        else:
+            _every_way(found, split, again)
+        if pieces := found.pieces(split, again[-1] if again else 'none'):
+            found.attempt(split, again[-1] if again else 'none', pieces)
+        worst = max([worst, *(key[2] for key in found.tried)])
+    fitting = {key: one for key, one in found.tried.items() if one.fits}
     if not fitting:
         return None
-    best = min(fitting, key=lambda key: (fitting[key][1], key[1] != own[0], key[2] != own[1]))
+    best = min(fitting, key=lambda key: (fitting[key].pace, key[1] != own[0], key[2] != own[1]))
     return _changes(config, *best)
+
+
+def _every_way(found, split, again) -> None:
+    """Computing again and smaller pieces each make room; which costs less is seen when both are compiled."""
+    first = found.attempt(split, 'none', 1)
+    if first is None or first.fits:
+        return
+    for remat in again:
+        tried = found.attempt(split, remat, 1)
+        if tried and tried.fits:
+            break
+    for remat in ('none', *again[-1:]):
+        if pieces := found.pieces(split, remat):
+            found.attempt(split, remat, pieces)
 
 
 def _changes(config, split, remat, pieces):
@@ -74,7 +125,7 @@ def _changes(config, split, remat, pieces):
     return found
 
 
-def _splits(config, facts, where, make) -> list[tuple[int, int]]:
+def _splits(config, where, make) -> list[tuple[int, int]]:
     """(fsdp, tensor) in the order in which they are worth a try: parameters whole where their state is small beside the
     memory, split over as many devices as it takes, over all."""
     devices = where.count * where.chip.devices
@@ -90,22 +141,10 @@ def _splits(config, facts, where, make) -> list[tuple[int, int]]:
     light = [size for size in states if states[size] < 0.5]
     enough = [size for size in states if states[size] < 0.9]
     chosen = [(light[0], 1)] if light else []
-    chosen += [(size, 1) for size in (enough[:1] + enough[-1:])]
+    chosen += [(size, 1) for size in (enough[-1:] + enough[:1])]
     chosen.append(own)
     # Fewer examples than devices leave the rest to the layers themselves.
     if config['train']['batch'] < devices and devices > 1:
         tensor = min(t for t in sizes if config['train']['batch'] % (devices // t) == 0)
         chosen.insert(0, (devices // tensor, tensor))
     return list(dict.fromkeys(chosen))
-
-
-def _pieces(config, known, where) -> int | None:
-    """The fewest pieces of a batch with which a setting that was tried should fit."""
-    if known is None or known[0] or known[2] is None:
-        return None
-    _, _, need, held = known
-    limit = where.chip.memory * where.chip.preset / where.chip.devices * ROOM
-    if held >= limit:
-        return None
-    pieces = max(2, math.ceil((need - held) / (limit - held)))
-    return next((n for n in range(pieces, 8 * pieces) if config['train']['batch'] % n == 0), None)

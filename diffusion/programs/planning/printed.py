@@ -11,7 +11,7 @@ MEMORY = (
     ('beside', 'state of the training beside'),
     ('peak', 'memory at most'),
 )
-LIMITS = {'matrix': 'matrix units', 'memory': 'memory', 'links': 'links', 'network': 'network between slices'}
+LIMITS = {'matrix': 'matrix units', 'memory': 'memory', 'links': 'links', 'network': 'network between slices or nodes'}
 
 
 def lines(plan: dict) -> list[str]:
@@ -27,7 +27,7 @@ def lines(plan: dict) -> list[str]:
     state = ', '.join(f'{name} {size(value)}' for name, value in plan['state'].items() if name != 'other')
     said += ['', f'state of the training, a chip: {state}', '', *_table(plan['programs']), '']
     if 'training' in plan:
-        said += _training(plan['training'], plan['programs'])
+        said += _training(plan['training'])
     return [*said, _checkpoints(plan['checkpoints']), *verdict(plan)]
 
 
@@ -58,7 +58,7 @@ def _table(programs):
         ['products', lambda one: one['flops'], lambda value: quantity(value, 'FLOP')],
         ['bytes to and from memory', lambda one: one['bytes'], lambda value: quantity(value, 'B')],
         ['bytes exchanged', lambda one: one['exchanged'], lambda value: quantity(value, 'B')],
-        ['  of them between slices', lambda one: one['between_slices'], lambda value: quantity(value, 'B')],
+        ['  of them between slices or nodes', lambda one: one['between_slices'], lambda value: quantity(value, 'B')],
     ]
     rows += [
         [f'time of the {name}', lambda one, key=key: one['seconds'][key], lambda value: quantity(value, 's')]
@@ -67,13 +67,15 @@ def _table(programs):
     rows.append(['time at least', lambda one: one['seconds']['bound'], lambda value: quantity(value, 's')])
     cells = [head]
     for name, get, show in rows:
-        values = [get(one) if 'memory' in one else None for one in programs.values()]
+        values = [get(one) if _has(one, name) else None for one in programs.values()]
         if any(values) or name == 'time at least':
             cells.append([name, *('-' if value is None else show(value) for value in values)])
     cells.append(['compiled in', *(f'{one["compile_s"]:.0f} s' for one in programs.values())])
     cells.append(['fits', *('yes' if one['fits'] else 'NO' for one in programs.values())])
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     table = [_row(row, widths) for row in cells]
+    if any('memory' in one and 'flops' not in one for one in programs.values()):
+        table.append('(this version of JAX cannot read the programs of this compiler: nothing is counted in them)')
     if any(one.get('open_loops') for one in programs.values()):
         table.append('(a loop that ends when it is exact enough counts once: evaluate is one round of its solver)')
     return table
@@ -83,14 +85,17 @@ def _row(row, widths):
     return '   '.join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths)))
 
 
-def _training(found, programs):
-    steps = [one['seconds'] for name, one in programs.items() if name.startswith('train') and 'seconds' in one]
-    slowest = max(steps, key=lambda seconds: seconds['bound'])
+def _has(one, name):
+    return 'memory' in one and ('flops' in one or name in dict(MEMORY).values())
+
+
+def _training(found):
+    again = '' if found['recomputed'] is None else f' ({found["recomputed"]:+.0%} as compiled)'
     yield (
-        f'a step: {quantity(found["model_flops"], "FLOP")} of the model on all chips ({found["recomputed"]:+.0%} as '
-        f'compiled), at least {quantity(slowest["bound"], "s")} by the {LIMITS[slowest["limit"]]}: '
-        f'MFU at most {found["mfu"]:.1%}, images/s at most {found["images_per_s"]:,.0f}'
+        f'a step: {quantity(found["model_flops"], "FLOP")} of the model on all chips{again}, at least '
+        f'{quantity(found["bound_s"], "s")} by the {LIMITS[found["limit"]]}:'
     )
+    yield f'  MFU at most {found["mfu"]:.1%}, images/s at most {found["images_per_s"]:,.0f}'
     basis = f'at an MFU of {found["expected_mfu"]:.0%}' if found['expected_mfu'] else 'at least'
     cost = '' if found['cost'] is None else f', {found["cost"]:,.2f} USD at {found["price"]:g} a chip and hour'
     yield (
