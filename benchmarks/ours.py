@@ -21,8 +21,6 @@ from diffusion import build
 from diffusion.programs import calls, ceilings, drawing, examples, loglikelihood, steps
 from diffusion.runtime import checkpoint, compilation, mesh, platform, products, state
 
-LIKELIHOOD = 16  # images a call, so that there are several calls in a minute
-
 
 class Run:
     """A case wired as `diffusion train` wires it."""
@@ -77,8 +75,8 @@ def step(args) -> dict:
 
 def sampling(args) -> dict:
     """The sampling call of `diffusion sample` and as many evaluations of the same guided network in one scan."""
-    ours = Run(args)
-    run, batch = ours.run, ours.config['sample']['batch']
+    ours = Run(args, [f'sample.batch={args.batch}'])
+    run, batch = ours.run, args.batch
     cond = {'seed': np.arange(batch, dtype=np.int32), **drawing.conditions(run, batch)}
     cond = mesh.put(ours.grid, cond)
     weights = jax.device_put(ours.state.params, mesh.replicated(ours.grid))
@@ -171,7 +169,7 @@ def likelihood(args) -> dict:
     asked = parser.parse_args([])
     asked.seed = 0
     data = build.source(ours.config)
-    batch = LIKELIHOOD
+    batch = args.batch
     rows = examples.gathered(ours.run, data, np.arange(batch))
     compiled = loglikelihood.bpd(ours.run, ours.grid, asked).programs(batch, batch)['exact']
     weights = jax.device_put(ours.state.params, mesh.replicated(ours.grid))
@@ -197,6 +195,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument('--devices', type=int, default=0)
     parser.add_argument('--samplers', default='heun')
     parser.add_argument('--steps', type=int, default=18)
+    parser.add_argument('--batch', type=int, default=16)
     parser.add_argument('--turns', type=int, default=3)
     args = parser.parse_args(argv)
     print(json.dumps(SIDES[args.side](args)))

@@ -40,12 +40,6 @@ class Bench:
         self.busiest = max(self.busiest, found['others'])
         return found
 
-    def diffusion(
-        self,
-        *words: str,
-    ) -> list[str]:
-        return [sys.executable, '-m', 'diffusion.cli', *words]
-
     def settle(self) -> float:
         """Cores that others kept busy at most since the last time."""
         busiest, self.busiest = self.busiest, 0.0
@@ -59,6 +53,11 @@ class Bench:
             sides['PyTorch'] = self.peers('ceiling', '--seconds=1')['products']
         others = self.settle()
         return {'products': max(sides.values()), 'sides': sides, 'copy': found['copy'], 'others': others}
+
+
+def diffusion(*words: str) -> list[str]:
+    """A command as a user gives it."""
+    return [sys.executable, '-m', 'diffusion.cli', *words]
 
 
 def installed(package: str) -> bool:
@@ -167,7 +166,7 @@ def data(bench: Bench, ceilings: dict) -> dict:
 
 def _train(bench, workdir, count, *words) -> tuple[float, list[str]]:
     """Seconds until all is compiled, and all lines said."""
-    command = bench.diffusion('train', '--config=configs/emoji.py', f'--workdir={workdir}', *words)
+    command = diffusion('train', '--config=configs/emoji.py', f'--workdir={workdir}', *words)
     command += [
         f'--config.train.steps={count}',
         '--config.preview.every=0',
@@ -199,7 +198,7 @@ def startup(bench: Bench, ceilings: dict) -> dict:
     for nth, guidance, seeds, prompt in (('first', 2, '0-15', 'cat'), (other, 3, '20-31', 'dog')):
         words = f'--guidance={guidance}', f'--seeds={seeds}', f'--prompt={prompt}', f'--out={parent}/out{guidance}'
         begin, before = time.perf_counter(), measuring.cpu_seconds()
-        command = bench.diffusion('sample', f'--workdir={parent}/a', *words)
+        command = diffusion('sample', f'--workdir={parent}/a', *words)
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(done.stderr)

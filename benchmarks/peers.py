@@ -84,7 +84,7 @@ def diffusers_sampling(args) -> dict:
     import diffusers
 
     config, facts = _opened(args)
-    width, batch = config['net']['width'], config['sample']['batch']
+    width, batch = config['net']['width'], args.batch
     channels = tuple(width * multiplier for multiplier in config['net']['multipliers'])
     network = diffusers.UNet2DModel(
         sample_size=facts.shape[0],
@@ -143,6 +143,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument('--seconds', type=float, default=5)
     parser.add_argument('--setting')
     parser.add_argument('--samplers', default='heun')
+    parser.add_argument('--batch', type=int, default=16)
     parser.add_argument('--steps', type=int, default=18)
     args = parser.parse_args(argv)
     print(json.dumps(SIDES[args.side](args)))

@@ -53,8 +53,8 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print('interrupted: what was measured and drawn is kept, the same command goes on', file=sys.stderr)
         return preemption.STOPPED
-    results.conclude(rows, args.json)
     print(compilation.TALLY.said())
+    results.conclude(rows, args.json)
     return 0 if whole else 1
 
 
