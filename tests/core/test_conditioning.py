@@ -104,6 +104,12 @@ def test_edges_are_those_of_sobel():
     np.testing.assert_array_equal(told[..., 0], 2 * found - 1)
     assert float(maker.adherence(told, x, x)['edge_f1']) == pytest.approx(1)
     assert float(maker.adherence(told, x, np.zeros_like(x))['edge_f1']) == 0
+    # A line that lies two pixels off is found in a picture of 128 pixels, not in one of 16.
+    for size, found in ((16, 0.0), (128, 1.0)):
+        line, moved = (np.zeros((1, size, size, 3), np.float32) for _ in range(2))
+        line[:, size // 2 :], moved[:, size // 2 + 2 :] = 1, 1
+        given = maker.given(jnp.asarray(line), None, 0.0)
+        assert float(maker.adherence(given, jnp.asarray(line), jnp.asarray(moved))['edge_f1']) == pytest.approx(found)
 
 
 @pytest.mark.parametrize('name', MAKERS)
