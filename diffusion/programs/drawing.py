@@ -65,7 +65,8 @@ def artist(
 
     def draw(fixed, inputs):
         weights, *chosen = fixed
-        return sampling(weights, inputs.pop('seed'), inputs, *chosen)
+        with meshes.in_sight(mesh):
+            return sampling(weights, inputs.pop('seed'), inputs, *chosen)
 
     compiled = calls.compiled(draw, mesh, config['sample']['batch'], most)
     scale = np.float32(config['guidance'].get('scale', 1.0))

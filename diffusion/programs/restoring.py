@@ -13,7 +13,8 @@ from diffusion.programs import calls, drawing, inputs, opening, pictured, restor
 from diffusion.runtime import compilation
 
 SOFT, HARD = 'differential', 'repaint'  # methods where none is named, for masks of pictures
-MEASURED = 'mmps'  # for other measurements, and for numbers, whose posterior is wanted rather than a picture
+MEASURED = 'pigdm'  # for other measurements of pictures: mmps drives some seeds of trained networks off
+NUMBERS = 'mmps'  # for numbers, whose posterior is wanted rather than a picture
 LEVELS = 127.5  # 8-bit levels in a unit of the model's pictures
 ROUNDING = 12**-0.5  # the deviation of what rounding to 8 bits does, in levels
 
@@ -95,7 +96,7 @@ def _outpaint(args, facts) -> Wanted:
 def masked(values, unit, change, method: str | None, strength: float, noise) -> Wanted:
     """What `inpaint` asks for. values: [H, W, C] as the file has them, unit: as the model has them; change: float32
     [H, W] in [0, 1]; method: None for the default; noise: in the model's units."""
-    hard = HARD if values.dtype == np.uint8 else MEASURED
+    hard = HARD if values.dtype == np.uint8 else NUMBERS
     method = method or (SOFT if np.any((change > 0) & (change < 1)) or strength < 1 else hard)
     soft = method == SOFT
     kept = ((change < 1) if soft else (change == 0)).astype(np.float32)[None, ..., None]
