@@ -119,6 +119,8 @@ def devices(topology: Topology) -> list:
 def _described(topology):
     if importlib.util.find_spec('libtpu') is None:
         raise ValueError(INSTALL)
+    # What the TPU's compiler makes can be stored but, without a TPU, not read again: JAX would warn and compile anew.
+    jax.config.update('jax_enable_compilation_cache', False)
     from jax.experimental import topologies
 
     more = {'num_slices': topology.slices} if topology.slices > 1 else {}
