@@ -45,8 +45,10 @@ def test_a_small_run_fits_and_two_plans_at_once_do_not_collide(diffusion, tmp_pa
         assert memory['peak'] == sum(size for name, size in memory.items() if name != 'peak')
         assert one['fits'] and one['flops'] > 0 and one['bytes'] > 0
     assert plan['programs']['train']['memory']['arguments'] >= 4 * 4 * weights
-    # What is reduced is the gradients, but for a few small ones of which the compiler gathers what they are made of.
-    assert plan['programs']['train']['collectives']['all-reduce']['bytes'] >= 0.99 * 4 * weights
+    # What is reduced is at least the gradients. Two biases that are added to one sum have one gradient, which the
+    # compiler reduces once: those of four skips and the convolutions beside them, those of noise level and text.
+    twins = 16 + 8 + 8 + 16 + 32
+    assert plan['programs']['train']['collectives']['all-reduce']['bytes'] >= 4 * (weights - twins)
     training = plan['training']
     step = training['model_flops'] / (4 * 197e12) / 0.5
     assert training['step_s'] == pytest.approx(max(step, plan['programs']['train']['seconds']['bound']))
