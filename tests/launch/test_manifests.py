@@ -2,10 +2,12 @@
 
 import math
 
+import kubernetes_validate
 import pytest
 import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from kubeflow_trainer_api import models
 
 from diffusion import usage
 from launch import hardware, jobset, manifest, memory
@@ -47,8 +49,6 @@ SHAPES = {
 @pytest.mark.parametrize('shape', SHAPES)
 def test_jobset_and_core_schemas_accept_the_manifests(tmp_path, shape):
     """The strict schemas refuse unknown keys; of JobSet's own model a key that it does not know does not come back."""
-    validate = pytest.importorskip('kubernetes_validate')
-    models = pytest.importorskip('kubeflow_trainer_api.models')
     job = made(tmp_path, **SHAPES[shape])
     found = yaml.safe_load(manifest.yaml(jobset.jobset(job)))
     model = models.JobsetV1alpha2JobSet.from_dict(found)
@@ -56,23 +56,21 @@ def test_jobset_and_core_schemas_accept_the_manifests(tmp_path, shape):
     (replicated,) = found['spec']['replicatedJobs']
     meta = {'name': 'toy', **found['metadata'], **replicated['template'].get('metadata', {})}
     batch = {'apiVersion': 'batch/v1', 'kind': 'Job', 'metadata': meta, 'spec': replicated['template']['spec']}
-    validate.validate(batch, '1.34', strict=True)
+    kubernetes_validate.validate(batch, '1.34', strict=True)
     if job.spec.secrets:
         secret = jobset.secret(job.spec, 'me', {'TOKEN': 'x', 'OTHER': 'y'})
-        validate.validate(yaml.safe_load(manifest.yaml(secret)), '1.34', strict=True)
+        kubernetes_validate.validate(yaml.safe_load(manifest.yaml(secret)), '1.34', strict=True)
 
 
 def test_the_schemas_would_find_a_wrong_key(tmp_path):
-    validate = pytest.importorskip('kubernetes_validate')
-    models = pytest.importorskip('kubeflow_trainer_api.models')
     found = jobset.jobset(made(tmp_path, **SHAPES['tpu']))
     found['spec']['maxRestarts'] = 3
     assert models.JobsetV1alpha2JobSet.from_dict(found).spec.to_dict() != found['spec']
     pod = found['spec']['replicatedJobs'][0]['template']['spec']
     pod['template']['spec']['containers'][0]['comand'] = ['x']
-    with pytest.raises(validate.ValidationError):
+    with pytest.raises(kubernetes_validate.ValidationError):
         batch = {'apiVersion': 'batch/v1', 'kind': 'Job', 'metadata': {'name': 'toy'}, 'spec': pod}
-        validate.validate(batch, '1.34', strict=True)
+        kubernetes_validate.validate(batch, '1.34', strict=True)
 
 
 def test_a_slice_gives_every_chip_to_one_pod(tmp_path):

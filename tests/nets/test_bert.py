@@ -7,6 +7,7 @@ from importlib import util
 
 import numpy as np
 import pytest
+import tokenizers
 
 from diffusion.data import wordpieces
 from diffusion.nets import bert, safetensors
@@ -57,7 +58,6 @@ def test_words_are_cut_into_the_longest_pieces(folder):
 
 
 def test_tokens_are_those_of_the_tokenizers_library(tmp_path):
-    tokenizers = pytest.importorskip('tokenizers')
     folder = small.write(tmp_path)
     theirs = tokenizers.BertWordPieceTokenizer(str(folder / 'vocab.txt'), lowercase=True)
     texts = [
