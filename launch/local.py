@@ -2,10 +2,9 @@
 
 import json
 import shutil
-import socket
 import sys
 
-from diffusion import usage
+from diffusion import ports, usage
 from launch import hosts, memory, shell, sight
 from launch import job as jobs
 
@@ -52,7 +51,7 @@ def prepare(job: memory.Job) -> None:
 def start(job: memory.Job) -> None:
     """All processes find each other at a port that is free now."""
     if not job.state.port or all(worker.state != 'running' for worker in poll(job)):
-        job.state.port = free_port()
+        job.state.port = ports.free_pair()
         job.save()
     count = job.state.hosts
 
@@ -71,12 +70,6 @@ def poll(job: memory.Job) -> list[sight.Worker]:
 
 def stop(job: memory.Job) -> None:
     hosts.stop(job, lambda host, *args, **fields: _call(job, host, *args, **fields))
-
-
-def free_port() -> int:
-    """One whose next is free as well: for the coordinator and the roll call."""
-    with socket.create_server(('localhost', 0)) as server:
-        return server.getsockname()[1]
 
 
 def _call(job, host, words, why, **fields):

@@ -8,7 +8,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ import tempfile
 import jax
 import numpy as np
 
-from diffusion import build
+from diffusion import build, ports
 from diffusion.data import pipeline
 from diffusion.runtime import distributed, mesh, platform, state
 
@@ -124,10 +123,9 @@ def train_in_processes(net: str, layouts: list[Layout], data_dir: str, steps: in
     """`train` on layouts that are alike in devices and processes, in that many real processes."""
     (processes, devices), *others = {(layout.processes, layout.devices) for layout in layouts}
     assert not others
-    with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
-        free.bind(('localhost', 0))
+    with tempfile.TemporaryDirectory() as folder:
         job = {
-            'coordinator': f'localhost:{free.getsockname()[1]}',
+            'coordinator': f'localhost:{ports.free_pair()}',
             'processes': processes,
             'devices': devices // processes,
             'folder': folder,
@@ -136,7 +134,6 @@ def train_in_processes(net: str, layouts: list[Layout], data_dir: str, steps: in
             'data_dir': data_dir,
             'steps': steps,
         }
-        free.close()
         words = [sys.executable, '-m', 'tests.layouts', f'--job={json.dumps(job)}']
         started = [
             subprocess.Popen([*words, f'--process={i}'], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -4,13 +4,13 @@ import dataclasses
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from diffusion import ports
 from diffusion.programs import measured
 from diffusion.runtime import checkpoint, preemption, store
 
@@ -36,7 +36,7 @@ class Training:
 
     def start(self) -> list[subprocess.Popen]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        peers = ('--coordinator', f'127.0.0.1:{_free_ports()}', '--processes', str(self.processes), '--process')
+        peers = ('--coordinator', f'127.0.0.1:{ports.free_pair()}', '--processes', str(self.processes), '--process')
         return [self._process(i, (*peers, str(i)) if self.processes > 1 else ()) for i in range(self.processes)]
 
     def _process(self, index, peers):
@@ -136,16 +136,3 @@ def _saving(folder) -> bool:
         return any('.orbax-checkpoint-tmp' in name for name in os.listdir(folder))
     except FileNotFoundError:
         return False
-
-
-def _free_ports() -> int:
-    """A port that is free with the one above it: the roll call is heard there."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(('127.0.0.1', 0))
-            port = first.getsockname()[1]
-            try:
-                second.bind(('127.0.0.1', port + 1))
-                return port
-            except OSError:
-                continue

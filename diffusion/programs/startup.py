@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 from diffusion import config as configs
-from diffusion import usage
+from diffusion import ports, usage
 from diffusion.programs import workdir
 from diffusion.runtime import distributed, preemption, rollcall
 
@@ -27,6 +27,12 @@ def join(peers: distributed.Peers | None, config: configs.Config, stop: preempti
     distributed.check_reachable(peers)
     host, _, port = peers.coordinator.rpartition(':')
     place = f'{host}:{int(port) + 1 if int(port) < 65535 else int(port) - 1}'
+    for mine in (int(port), int(place.rpartition(':')[2])) if not peers.process else ():
+        if ports.taken(mine):
+            raise usage.Fault(
+                f'port {mine} of this host is taken by another program, perhaps the job before this one: end that, or '
+                f'give every process another --coordinator={host}:PORT (this one and the next are used)'
+            )
     report = _report(peers, config)
     links = _called(lambda: rollcall.assemble(place, peers.process, peers.processes, report, deadline))
     distributed.join(peers, deadline)

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from diffusion import ports
 from tests import conftest as top
 from tests.launch import conftest
 from tests.launch import test_local as local
@@ -49,11 +50,8 @@ def cluster(tmp_path, monkeypatch):
     for part in ('state', 'spool'):
         (folder / part).mkdir(parents=True)
     host = socket.gethostname().split('.')[0]
-    ports = []
-    for _ in range(2):
-        with socket.create_server(('localhost', 0)) as free:
-            ports.append(free.getsockname()[1])
-    text = CONFIG.format(folder=folder, host=host, port=ports[0], other=ports[1], cores=os.cpu_count())
+    port = ports.free_pair()
+    text = CONFIG.format(folder=folder, host=host, port=port, other=port + 1, cores=os.cpu_count())
     (folder / 'slurm.conf').write_text(text)
     (folder / 'gres.conf').write_text('Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n')
     monkeypatch.setenv('SLURM_CONF', str(folder / 'slurm.conf'))

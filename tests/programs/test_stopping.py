@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from diffusion import ports
 from tests.programs import test_divergence
 
 pytestmark = pytest.mark.pods
@@ -112,19 +113,13 @@ def test_a_program_that_keeps_no_state_says_so(diffusion, points, tmp_path, word
     assert code == 75 and 'SIGTERM: nothing to save' in told and time.monotonic() - begin < 5
 
 
-def free_port():
-    """A port whose next one is free too: for the coordinator and the roll call."""
-    with socket.create_server(('localhost', 0)) as server:
-        return server.getsockname()[1]
-
-
 @pytest.fixture
 def job(diffusion):
     """job(count, *flags, own) -> the processes of a job, all but the last `missing`; own: flags of one alone."""
     started = []
 
     def start(count, *words, own=None, missing=0):
-        together = (f'--coordinator=localhost:{free_port()}', f'--processes={count}')
+        together = (f'--coordinator=localhost:{ports.free_pair()}', f'--processes={count}')
         flags = (*TOY, *words, *together, f'--config.runtime.devices={count}')
         here = range(count - missing)
         found = [diffusion('train', *flags, f'--process={i}', *(own or {}).get(i, ()), start=True) for i in here]

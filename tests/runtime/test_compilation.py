@@ -25,7 +25,7 @@ def test_jax_opens_this_cache(tmp_path):
 @pytest.mark.parametrize('name', ['a_file/cache', 'a_file'])
 def test_a_folder_that_cannot_be_made_is_said_once_and_nothing_fails(tmp_path, monkeypatch, name):
     (tmp_path / 'a_file').touch()
-    monkeypatch.setattr(compilation.TALLY, 'unwritable', '')
+    monkeypatch.setattr(compilation.TALLY, 'unkept', '')
     told = jax.config.jax_compilation_cache_dir
     jax.config.update('jax_compilation_cache_dir', None)
     try:

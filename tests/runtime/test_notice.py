@@ -3,11 +3,12 @@
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 
 import pytest
+
+from diffusion import ports
 
 pytestmark = pytest.mark.pods
 ROOT = pathlib.Path(__file__).parents[2]
@@ -32,8 +33,7 @@ with preemption.listening(print, numbers=(signal.SIGINT,)) as stop:
 
 
 def test_a_notice_stops_both_processes_at_one_check_point():
-    with socket.create_server(('localhost', 0)) as server:
-        address = f'localhost:{server.getsockname()[1]}'
+    address = f'localhost:{ports.free_pair()}'
     both = [
         subprocess.Popen(
             [sys.executable, '-c', JOB, address, str(process)],

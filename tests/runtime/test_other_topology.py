@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion import ports
 from diffusion.runtime import checkpoint, digest, ema, mesh, optimizer, state, store
 
 pytestmark = pytest.mark.pods
@@ -76,9 +76,7 @@ def python(code, *words):
 @pytest.fixture(scope='module')
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp('two') / 'run'
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
+    port = ports.free_pair()
     both = [python(WRITE, process, port, folder) for process in (0, 1)]
     # Gloo says hello on the same stream.
     said = [process.communicate(timeout=120)[0].splitlines()[-1].split() for process in both]

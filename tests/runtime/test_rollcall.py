@@ -6,17 +6,13 @@ import time
 
 import pytest
 
+from diffusion import ports
 from diffusion.runtime import rollcall, watchdog
-
-
-def free_port():
-    with socket.create_server(('localhost', 0)) as server:
-        return server.getsockname()[1]
 
 
 def call(reports, present=None, deadline=20.0):
     """What each of the present processes is told: Links, or the message of its RollCallError."""
-    port, told = free_port(), {}
+    port, told = ports.free_pair(), {}
 
     def one(process):
         try:
@@ -80,7 +76,7 @@ def test_a_different_one_is_named_to_all(odd):
 
 def test_what_is_no_member_is_sent_away():
     """A stranger, who says nothing sensible, and a process number given twice."""
-    port, told = free_port(), {}
+    port, told = ports.free_pair(), {}
 
     def one(name, process):
         try:
