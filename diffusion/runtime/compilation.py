@@ -18,7 +18,7 @@ class Tally:
     def __init__(self):
         self.hits = self.requests = 0
         self.seconds = 0.0
-        self.unwritable = ''  # the folder that was to hold the cache
+        self.unkept = ''  # why no compiled program is kept, where none is
         monitoring.register_event_listener(self._event)
         monitoring.register_event_duration_secs_listener(self._duration)
 
@@ -38,7 +38,7 @@ class Tally:
     def said(self) -> str:
         """'compile: 0 missed, 12 from the cache, 3 s', with a reason where nothing can be kept."""
         line = f'compile: {self.missed} missed, {self.hits} from the cache, {self.seconds:.2g} s'
-        return line + (f' (nothing is kept: {self.unwritable} cannot be written)' if self.unwritable else '')
+        return line + (f' (nothing is kept: {self.unkept})' if self.unkept else '')
 
 
 # One for the process, as JAX's own cache is; from its first import on.
@@ -65,8 +65,16 @@ def cache(folder: str) -> None:
 
     Several processes may share it. Small programs are kept too: they are a few kB each, and compiling the thirty of a
     start anew takes longer than reading them. Where JAX has been told another folder (JAX_COMPILATION_CACHE_DIR), that
-    one stays; where none can be written, nothing is kept, and `TALLY.said()` says so.
+    one stays; where none can be written, nothing is kept, and `TALLY.said()` says so. Several processes on CPUs keep
+    nothing either. Call when JAX's backend has started.
     """
+    # XLA restores every collective of a CPU program with an order of its own ("communicator resource"), where the
+    # compiled program shares one: the processes then run them in different orders, and Gloo aborts or mixes them up.
+    if jax.process_count() > 1 and jax.default_backend() == 'cpu':
+        jax.config.update('jax_enable_compilation_cache', False)
+        compilation_cache.reset_cache()
+        TALLY.unkept = 'XLA cannot restore a CPU program of several processes'
+        return
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
     compilation_cache.LRUCache = Whole
     if jax.config.jax_compilation_cache_dir:
@@ -75,7 +83,7 @@ def cache(folder: str) -> None:
     if _writable(folder):
         jax.config.update('jax_compilation_cache_dir', folder)
     else:
-        TALLY.unwritable = folder
+        TALLY.unkept = f'{folder} cannot be written'
 
 
 def _writable(folder) -> bool:
