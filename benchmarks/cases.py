@@ -1,6 +1,7 @@
 """The networks that are measured: a config, what is changed in it, and batches of the shapes of its data."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -15,12 +16,13 @@ DIT = ('configs/toy2d.py', ('net.name=DiT', 'train.batch=16', 'sample.batch=16')
 @dataclasses.dataclass(frozen=True)
 class Case:
     """overrides: 'section.key=value'; known: facts of data that are drawn, None for the config's own; large: left out
-    where nothing else is asked."""
+    where nothing else is asked; ways: further settings with which our step is measured, by name."""
 
     config: str
     overrides: tuple[str, ...] = ()
     known: build.Facts | None = None
     large: bool = False
+    ways: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=lambda: {'ours': ()})
 
     def resolved(self, more=()) -> dict:
         return build.resolve(self.config, [*self.overrides, *more])
@@ -32,7 +34,8 @@ class Case:
 def _dit(large, **net):
     config, overrides = DIT
     # PointNet's values go with it.
-    return Case(config, (*overrides, *(f'net.{key}={value}' for key, value in net.items())), LATENTS, large)
+    ways = {'ours': (), 'ours, unrolled': ('net.unroll=True',)}
+    return Case(config, (*overrides, *(f'net.{key}={value}' for key, value in net.items())), LATENTS, large, ways)
 
 
 CASES = {

@@ -63,7 +63,7 @@ def ceiling(args) -> dict:
 
 def step(args) -> dict:
     """Training steps on batches held ready."""
-    ours = Run(args)
+    ours = Run(args, args.set)
     begin = time.perf_counter()
     advance, finish, jitted = ours.step()
     compiling = time.perf_counter() - begin
@@ -189,6 +189,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument('side', choices=SIDES)
     parser.add_argument('--case', default=cases.EMOJI)
+    parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE')
     parser.add_argument('--seconds', type=float, default=5)
     parser.add_argument('--cache', required=True)
     parser.add_argument('--platform', default='cpu')

@@ -75,9 +75,10 @@ def step(bench: Bench, ceilings: dict) -> dict:
         if case.large and not bench.large:
             continue
         settings = _settings(bench, name, told)
-        sides: dict[str, list[dict]] = {'ours': []}
+        sides: dict[str, list[dict]] = {way: [] for way in case.ways}
         for _ in range(bench.rounds):
-            sides['ours'].append(bench.ours('step', f'--case={name}'))
+            for way, overrides in case.ways.items():
+                sides[way].append(bench.ours('step', f'--case={name}', *(f'--set={one}' for one in overrides)))
             for side, setting in settings.items():
                 found = bench.peers('step', f'--case={name}', f'--setting={json.dumps(setting)}')
                 if 'reason' in found:
@@ -107,17 +108,19 @@ def _settings(bench, name, told) -> dict:
 
 
 def _step_rows(name, sides, ceilings):
-    flops, ours = sides['ours'][0]['flops'], [one['images_per_s'] for one in sides['ours']]
+    flops = sides['ours'][0]['flops']
+    ways = {way: rounds for way, rounds in sides.items() if way.startswith('ours')}
     for side, rounds in sides.items():
         rates = [one['images_per_s'] for one in rounds]
         reached = statistics.median(rates) * flops
         share = f'{reached / 1e9:.0f} GFLOP/s, {reached / ceilings["products"]:.0%} of the ceiling'
         yield measuring.row(f'{name}: {side}', 'images/s', rates, share)
-    for side, rounds in sides.items():
-        if side != 'ours':
-            ratios = [mine / theirs['images_per_s'] for mine, theirs in zip(ours, rounds)]
-            yield measuring.row(f'{name}: ours / {side}', 'ratio', ratios)
-    yield measuring.row(f'{name}: our compilation', 's', [sides['ours'][0]['compile_s']], 'not in the rates')
+    for side in [side for side in sides if side not in ways]:
+        for way, mine in ways.items():
+            ratios = [one['images_per_s'] / other['images_per_s'] for one, other in zip(mine, sides[side])]
+            yield measuring.row(f'{name}: {way} / {side}', 'ratio', ratios)
+    for way, rounds in ways.items():
+        yield measuring.row(f'{name}: {way}, compilation', 's', [rounds[0]['compile_s']], 'not in the rates')
     if 'torch.compile' in sides:
         yield measuring.row(
             f"{name}: torch.compile's first step", 's', [sides['torch.compile'][0]['first_s']], 'not in the rates'

@@ -39,7 +39,8 @@ class DiT(nnx.Module):
 
     patch: side of a patch in pixels; width: features, divisible by 4 and by heads; depth: blocks; heads, mlp_ratio:
     of each block; remat: what the backward pass recomputes: 'none', 'full' or a name from `jax.checkpoint_policies`;
-    text_width, text_layers, dropout, dtype, picture as for `UNet`. Compile time does not grow with depth.
+    unroll: whether the compiler sees every block instead of a loop over them, for a faster step; text_width,
+    text_layers, dropout, dtype, picture as for `UNet`. Compile time grows with depth if blocks are unrolled only.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class DiT(nnx.Module):
         heads: int = 6,
         mlp_ratio: float = 4.0,
         remat: str = 'none',
+        unroll: bool = False,
         text_width: int = 64,
         text_layers: int = 0,
         dropout: float = 0.0,
@@ -68,7 +70,8 @@ class DiT(nnx.Module):
         layers.check(remat, dtype)
         if width % 4:
             raise ValueError(f'width={width}: must divide by 4')
-        self.patch, self.remat, self.outputs, self.dtype = patch, remat, outputs or channels, jnp.dtype(dtype)
+        self.patch, self.outputs, self.dtype = patch, outputs or channels, jnp.dtype(dtype)
+        self.remat, self.unroll = remat, unroll
         self.condition = condition.Condition(
             width,
             classes=classes,
@@ -124,4 +127,5 @@ class DiT(nnx.Module):
             return nnx.merge(graphdef, params)(x, vector, tokens, mask, layers.fold(keys, index)), None
 
         depth = jax.tree.leaves(stacked)[0].shape[0]
-        return lax.scan(layers.recomputed(body, self.remat, scanned=True), x, (jnp.arange(depth), stacked))[0]
+        body = layers.recomputed(body, self.remat, scanned=not self.unroll)
+        return lax.scan(body, x, (jnp.arange(depth), stacked), unroll=self.unroll)[0]

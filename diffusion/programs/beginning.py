@@ -16,7 +16,7 @@ from diffusion.runtime import checkpoint, distributed, sharding, state, store, w
 
 FILE = 'init_from.json'  # of a workdir: what its weights were taken from
 # What may differ between two networks of the same weights, since it changes how they are computed and trained alone.
-FREE = ('dropout', 'remat', 'dtype')
+FREE = ('dropout', 'remat', 'unroll', 'dtype')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -143,9 +143,22 @@ def test_remat_changes_no_gradient(kind, remat):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), plain, recomputed)
 
 
+@pytest.mark.long
+def test_unrolled_blocks_are_the_same_function_without_a_loop():
+    looped, unrolled = gradient('dit', 'none'), gradient('dit', 'full', unroll=True)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), looped, unrolled)
+    x, noise, cond = inputs({})
+    loops = {}
+    for unroll in (False, True):
+        net = network('dit', {}, unroll=unroll)
+        params = jax.eval_shape(net.init, jax.eval_shape(lambda: jax.random.key(0)))
+        loops[unroll] = jax.jit(net.apply).lower(params, x, noise, cond, None).as_text().count('stablehlo.while')
+    assert loops[True] < loops[False]
+
+
 @functools.cache
-def gradient(kind, remat):
-    net, (x, noise, cond) = network(kind, {}, remat=remat), inputs({})
+def gradient(kind, remat, **more):
+    net, (x, noise, cond) = network(kind, {}, remat=remat, **more), inputs({})
     call = jax.jit(jax.grad(lambda p: jnp.sum(net.apply(p, x, noise, cond, None) ** 2)))
     return call(awake(begun(kind, 'nothing')[1]))
 
