@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
         _check(args)
         config = build.resolve(args.config, overrides)
         facts = _assumed(args) if args.image else _facts(config)
-        devices = topology.devices(where)
+        devices = topology.devices(where, args.quick)
         threefry.quicken()
         asked = prepared(config, facts, where, devices, args)
     told = f'{args.config} {" ".join(overrides)}'.strip()
@@ -42,6 +42,7 @@ def _parser():
     )
     parser.add_argument('--slices', type=int, default=1, metavar='N', help='so many of these slices (default: 1)')
     parser.add_argument('--fit', action='store_true', help='look for the fastest setting that fits')
+    parser.add_argument('--quick', action='store_true', help='with less effort of the compiler: see docs/plan.md')
     parser.add_argument('--price', type=float, metavar='USD', help='of a chip and hour')
     parser.add_argument('--mfu', type=float, metavar='SHARE', help='in (0, 1]: reckon with this and not with the bound')
     parser.add_argument('--image', metavar='HxWxC', help='plan without the data: images, or latents, of this shape')
@@ -101,7 +102,7 @@ def prepared(config, facts, where, devices, args) -> figures.Asked:
     slices = runtime['slices'] or (0 if where.real else where.slices)
     grid = mesh.make(devices, runtime['fsdp'], runtime['tensor'], slices)
     platform.check_batch(config['train']['batch'], mesh.shards(grid), config['train']['accumulate'])
-    return figures.Asked(build.experiment(config, facts), grid, where, args.price, args.mfu)
+    return figures.Asked(build.experiment(config, facts), grid, where, args.price, args.mfu, args.quick)
 
 
 def made(asked: figures.Asked, told: str) -> dict:

@@ -24,6 +24,7 @@ ENVIRONMENT = {
     'TPU_STDERR_LOG_LEVEL': '3',
     'TF_CPP_MIN_LOG_LEVEL': '3',
 }
+QUICK = 'O1'
 INSTALL = "the TPU compiler is not installed: pip install '.[plan]'"
 
 
@@ -98,11 +99,16 @@ def _nearest(kind, sides):
     return ', '.join(f'{kind}:{shape}' for shape in sorted(close, key=sizes.get))
 
 
-def devices(topology: Topology) -> list:
-    """What to compile for. Starts JAX on the CPU. Raises ValueError where that cannot be."""
+def devices(topology: Topology, quick: bool = False) -> list:
+    """What to compile for. Starts JAX on the CPU. quick: with less effort of the TPU's compiler. Raises ValueError
+    where that cannot be."""
+    if quick and not topology.real:
+        raise ValueError(f'--quick is for the compiler of TPUs: {topology} is estimated without it')
     os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
     jax.config.update('jax_platforms', 'cpu')
     if topology.real:
+        if quick:  # otherwise the compiler searches for the best tiles of every convolution, seconds for each
+            jax.config.update('jax_optimization_level', QUICK)
         return _described(topology)
     from jax._src import xla_bridge
 

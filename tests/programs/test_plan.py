@@ -29,12 +29,17 @@ SMALL = ('plan', *(word for word in conftest.TINY if 'runtime' not in word))
 def test_a_small_run_fits_and_two_plans_at_once_do_not_collide(diffusion, tmp_path):
     words = (*SMALL, '--topology=v5e:2x2', '--price=1.2', '--mfu=0.5')
     outs = [tmp_path / 'one.json', tmp_path / 'other.json']
-    both = [diffusion(*words, f'--out={out}', start=True) for out in outs]
+    both = [diffusion(*words, *more, f'--out={out}', start=True) for out, more in zip(outs, ((), ('--quick',)))]
     said = [one.communicate(timeout=300)[0] for one in both]
     assert [one.returncode for one in both] == [0, 0], said
     for text in said:
         assert 'it fits' in text and 'rm ' not in text and 'arning' not in text, text
-    plan = json.loads(outs[0].read_text())
+    plan, quick = (json.loads(out.read_text()) for out in outs)
+    assert ['QUICK' in text for text in said] == [False, True] == [plan['quick'], quick['quick']]
+    for name, one in plan['programs'].items():
+        other = quick['programs'][name]
+        assert one['flops'] == other['flops'] and one['exchanged'] == other['exchanged'], name
+        assert one['bytes'] < other['bytes'] and one['memory']['peak'] < 2 * other['memory']['peak'], name
     assert plan['chips'] == 4 and plan['mesh'] == {'slice': 1, 'data': 4, 'fsdp': 1, 'tensor': 1}
     # Parameters of float32, Adam's two moments of them and its counter, one average.
     weights = plan['weights']
@@ -74,6 +79,7 @@ def test_a_batch_that_does_not_fit(diffusion, tmp_path):
         (('--topology=h100:9',), 'h100:16'),
         (('--topology=h100:8', '--slices=2'), 'h100:16'),
         (('--topology=v5e:2x2', '--slices=0'), 'at least 1'),
+        (('--topology=h100:4', '--quick'), 'h100:4 is estimated without it'),
         (('--topology=h100:4', '--price=-1'), 'at least 0'),
         (('--topology=h100:4', '--mfu=40'), 'a share'),
         (('--topology=h100:4', '--image=32x32'), 'channels'),

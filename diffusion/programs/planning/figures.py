@@ -17,13 +17,14 @@ DAY = 86400
 @dataclasses.dataclass(frozen=True)
 class Asked:
     """What a plan is of. mfu: share of the peak that the user expects, None: as the bound says; price: USD a chip and
-    hour, None where it is not known."""
+    hour, None where it is not known; quick: whether the compiler was told to make less effort."""
 
     run: build.Experiment
     grid: jax.sharding.Mesh
     where: topology.Topology
     price: float | None = None
     mfu: float | None = None
+    quick: bool = False
 
     @property
     def dtype(self) -> str:
@@ -47,6 +48,7 @@ def figures(asked: Asked, trained: list[compiling.Built], others: list[compiling
         'chip': {**dataclasses.asdict(asked.where.chip), 'name': asked.where.kind},
         'compiler': f'libtpu {_version()}' if asked.where.real else 'CPU, simulated devices',
         'estimated': not asked.where.real,
+        'quick': asked.quick,
         'mesh': dict(asked.grid.shape),
         'weights': sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract(asked).params)),
         'state': state,

@@ -24,6 +24,8 @@ def lines(plan: dict) -> list[str]:
     ]
     if plan['estimated']:
         said.append('ESTIMATED: the compiler of these chips was not asked; bfloat16 counts as float32 in its bytes')
+    if plan.get('quick'):
+        said.append('QUICK: less is fused than in a training, whose bytes and time of the memory are fewer')
     state = ', '.join(f'{name} {size(value)}' for name, value in plan['state'].items() if name != 'other')
     said += ['', f'state of the training, a chip: {state}', '', *_table(plan['programs']), '']
     if 'training' in plan:
