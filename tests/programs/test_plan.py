@@ -254,6 +254,7 @@ def test_the_search_finds_a_setting_that_fits(monkeypatch, room, least):
     monkeypatch.setitem(chips.CHIPS, 'v5e', dataclasses.replace(chips.CHIPS['v5e'], memory=room * 2**30))
     found = fitting.search(config, where, make, lambda line: None)
     assert len(tried) <= fitting.MOST
+    assert (tried[0].remat, tried[0].fsdp, tried[0].pieces) == ('dots_saveable', 1, 1), 'the config as it is'
     assert found is not None
     chosen = make(found)
     assert needs(chosen) <= room * 2**30 and chosen.remat == least

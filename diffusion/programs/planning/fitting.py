@@ -8,7 +8,7 @@ from diffusion.programs.planning import compiling, figures, printed
 MOST = 8  # compilations
 # Of a chip's memory the share that a setting is expected to fill before it is tried: the rest is for what is guessed.
 ROOM = 0.92
-REMAT = ('dots_with_no_batch_dims_saveable', 'full')  # from the one that recomputes least
+REMAT = ('dots_saveable', 'dots_with_no_batch_dims_saveable', 'full')  # from the one that recomputes least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,11 @@ class _Search:
         self._say(f'  {len(self.tried)}. {" ".join(changes) or "as it is"}: {size}{speed}')
         return found
 
+    def fastest(self, own) -> tuple | None:
+        """The key of the fastest that fits; of equals one with what is the config's own."""
+        fitting = {key: one for key, one in self.tried.items() if one.fits}
+        return min(fitting, key=lambda key: (fitting[key].pace, key[1:] != own), default=None)
+
     def pieces(self, split, remat) -> int | None:
         """The fewest pieces of a batch with which this should fit, from those that were tried: what is not of a piece
         stays, the rest is shared. None where that is not to be had."""
@@ -79,12 +84,12 @@ def search(config, where, make, say) -> list[str] | None:
     make: changes -> `figures.Asked`, which raises ValueError where that cannot be; say: told of each that is tried.
     """
     found = _Search(config, where, make, say)
-    own = config['net'].get('remat', 'none'), config['train']['accumulate']
-    again, worst = REMAT if 'remat' in config['net'] else (), 1
+    runtime, own = config['runtime'], (config['net'].get('remat', 'none'), config['train']['accumulate'])
+    found.attempt((runtime['fsdp'], runtime['tensor']), *own)
+    again, worst, settled = REMAT if 'remat' in config['net'] else (), 1, False
     for split in _splits(config, where, make):
-        if any(one.fits for one in found.tried.values()):
-            if len(found.tried) <= MOST // 2:
-                found.attempt(split, 'none', 1)
+        if settled:
+            found.attempt(split, *found.fastest(own)[1:])
             continue
         if worst > 1:  # another split did not fit at its thriftiest: this one need not be tried at less
             found.attempt(split, again[-1] if again else 'none', worst)
@@ -92,12 +97,11 @@ def search(config, where, make, say) -> list[str] | None:
             _every_way(found, split, again)
         if pieces := found.pieces(split, again[-1] if again else 'none'):
             found.attempt(split, again[-1] if again else 'none', pieces)
-        worst = max([worst, *(key[2] for key in found.tried)])
-    fitting = {key: one for key, one in found.tried.items() if one.fits}
-    if not fitting:
-        return None
-    best = min(fitting, key=lambda key: (fitting[key].pace, key[1] != own[0], key[2] != own[1]))
-    return _changes(config, *best)
+        here = {key: one for key, one in found.tried.items() if key[0] == split}
+        worst = max([worst, *(key[2] for key in here)])
+        settled = any(one.fits for one in here.values())
+    best = found.fastest(own)
+    return None if best is None else _changes(config, *best)
 
 
 def _every_way(found, split, again) -> None:
