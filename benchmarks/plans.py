@@ -59,7 +59,8 @@ def plan(name: str) -> dict:
         words = [sys.executable, '-m', 'diffusion.cli', 'plan', f'--topology={topology}', *flags, f'--out={out}']
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode not in (0, 1):
-            raise usage.Fault(f'{name}: {done.stderr.strip().splitlines()[-1]}')
+            told = [line for line in done.stderr.splitlines() if 'Check failed' in line] or done.stderr.splitlines()
+            raise usage.Fault(f'{name}: status {done.returncode}: {told[-1].strip()}')
         return json.loads(out.read_text()) | {'said': done.stdout}
 
 
