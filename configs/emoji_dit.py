@@ -2,7 +2,7 @@
 
     diffusion train --config=configs/emoji_dit.py --workdir=runs/emoji_dit
 
-Hardware: one GPU, or a CPU and patience; there --config.net.unroll=true makes a step a fifth shorter.
+Hardware: one GPU, or a CPU and patience; there --config.net.unroll=true makes a step a seventh shorter.
 Result: unverified.
 """
 
