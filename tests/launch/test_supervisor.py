@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffusion import usage
-from launch import supervisor
+from launch import attempt
 from tests.launch import conftest
 from tests.launch import world as worlds
 
@@ -231,15 +231,15 @@ def test_a_lost_memory_finds_its_own_again(simulated):
 @pytest.mark.parametrize(
     'codes,kind',
     [
-        ([0, 0], supervisor.DONE),
-        ([0, 75], supervisor.SAVED),
-        ([75, 75], supervisor.SAVED),
-        ([70, -9], supervisor.KILLED),
-        ([70, 70], supervisor.FAILED),
-        ([2, 70], supervisor.FINAL),
-        ([1], supervisor.FINAL),
-        ([127, 127], supervisor.FINAL),
+        ([0, 0], attempt.DONE),
+        ([0, 75], attempt.SAVED),
+        ([75, 75], attempt.SAVED),
+        ([70, -9], attempt.KILLED),
+        ([70, 70], attempt.FAILED),
+        ([2, 70], attempt.FINAL),
+        ([1], attempt.FINAL),
+        ([127, 127], attempt.FINAL),
     ],
 )
 def test_what_exit_statuses_mean_together(codes, kind):
-    assert supervisor.verdict(codes) == kind
+    assert attempt.verdict(codes) == kind
