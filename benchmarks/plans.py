@@ -29,7 +29,7 @@ CASES = {
     # At full effort the compiler takes over ten minutes for each U-Net.
     'cifar10_edm': ('v5e:2x4', ('--config=configs/cifar10_edm.py', '--quick')),
     'cifar10_vp': ('v5e:2x4', ('--config=configs/cifar10_vp.py', '--quick')),
-    'imagenet64_edm': ('v6e:4x8', ('--config=configs/imagenet64_edm.py',)),  # quick, the compiler ends itself
+    'imagenet64_edm': ('v4:2x4x4', ('--config=configs/imagenet64_edm.py', '--quick')),
     'folder': ('v5e:1x1', ('--config=configs/folder.py', '--image=32x32x3', '--quick')),
     'emoji_dit': ('v5e:1x1', ('--config=configs/emoji_dit.py',)),
 }
