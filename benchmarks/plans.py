@@ -22,6 +22,7 @@ CASES = {
     'xl_v5e': ('v5e:16x16', (*XL, '--config.runtime.fsdp=16')),
     'xl_v5p': ('v5p:4x4x4', (*XL, '--config.runtime.fsdp=16')),
     'xl_v6e': ('v6e:8x8', (*XL, '--config.runtime.fsdp=16')),
+    'xl_h100': ('h100:64', (*XL, '--config.runtime.fsdp=8')),
     # The same with all parameters on every chip: what splitting them costs.
     'xl_v5e_whole': ('v5e:16x16', (*XL, '--config.runtime.fsdp=1')),
     'xl_v5p_whole': ('v5p:4x4x4', (*XL, '--config.runtime.fsdp=1')),

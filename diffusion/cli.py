@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         if argv[0] != 'launch':  # which does without JAX
             from diffusion.runtime import platform
 
-            platform.leave_out_tpu()
+            platform.leave_out_absent()
         program = importlib.import_module(f'diffusion.programs.{argv[0]}')
         with _stopping_at_once(argv[0]):
             return program.main([word for word in argv[1:] if word != '--debug'])

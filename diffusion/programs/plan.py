@@ -28,10 +28,7 @@ def main(argv: list[str]) -> int:
     plan = made(asked, told)
     for line in printed.lines(plan):
         print(line)
-    with usage.checked():
-        writer.write_json(args.out, plan)
-    print(f'written to {args.out}')
-    return 0 if plan['fits'] else 1
+    return _kept(args, plan)
 
 
 def _parser():
@@ -99,7 +96,7 @@ def prepared(config, facts, where, devices, args) -> figures.Asked:
     runtime = config['runtime']
     if runtime['devices'] not in (0, where.devices):
         raise ValueError(f'runtime.devices={runtime["devices"]}, but {where} has {where.devices}: leave it out')
-    slices = runtime['slices'] or (0 if where.real else where.slices)
+    slices = runtime['slices'] or (where.slices if where.chip.node else 0)
     grid = mesh.make(devices, runtime['fsdp'], runtime['tensor'], slices)
     platform.check_batch(config['train']['batch'], mesh.shards(grid), config['train']['accumulate'])
     return figures.Asked(build.experiment(config, facts), grid, where, args.price, args.mfu, args.quick)
@@ -133,6 +130,11 @@ def _fit(args, config, facts, where, devices, told) -> int:
     print('the fastest that fits:' if found else 'the config as it is is the fastest that fits')
     for change in found:
         print(f'  --config.{change}')
+    return _kept(args, plan)
+
+
+def _kept(args, plan) -> int:
     with usage.checked():
         writer.write_json(args.out, plan)
+    print(f'written to {args.out}')
     return 0 if plan['fits'] else 1

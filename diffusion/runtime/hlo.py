@@ -4,13 +4,10 @@ XLA's own cost analysis counts the body of a loop once; here it counts as often 
 """
 
 import dataclasses
-import functools
 import math
 import re
 
-import numpy as np
-
-from diffusion.runtime import hlo_groups, hlo_text, hlo_traffic
+from diffusion.runtime import hlo_groups, hlo_products, hlo_text, hlo_traffic
 
 BETWEEN = 'between slices'  # what XLA for TPUs gives to the hosts to send
 COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
@@ -79,9 +76,9 @@ def cost(text: str, devices: int, unknown: int | None = None, rare: str = '') ->
         lines = program.computations[name]
         shapes = {line.name: line.shape for line in lines.values()}
         for line in lines.values():
-            if products := _flops(line, shapes):
+            if products := hlo_products.flops(line, shapes):
                 flops += count * products
-                work += count * products * _passes(line, shapes)
+                work += count * products * hlo_products.passes(line, shapes)
             if name in whole:
                 size = hlo_traffic.moved(program, name, line)
                 # What a loop of unknown length moves is not known, but no reason to refuse the rest.
@@ -122,48 +119,3 @@ def _once(found) -> tuple[Collective, ...]:
         else:
             apart.append(collective)
     return (*apart, *joined.values())
-
-
-def _flops(line, shapes):
-    if line.opcode not in ('dot', 'convolution'):
-        return 0
-    made = hlo_text.arrays(line.shape)[0][1]
-    left, right = (hlo_text.arrays(shapes[name])[0][1] for name in line.operands[:2])
-    if line.opcode == 'dot':
-        axes = re.search(r'lhs_contracting_dims=\{([\d,]*)\}', line.rest)[1]
-        return 2 * math.prod(made) * math.prod(left[int(axis)] for axis in axes.split(',') if axis)
-    return _convolution(line, made, left, right)
-
-
-def _passes(line, shapes):
-    precision = re.search(r'operand_precision=\{(\w+)', line.rest)
-    if not precision or not any(shapes[name].startswith('f32') for name in line.operands[:2]):
-        return 1
-    return {'highest': 6, 'high': 3}.get(precision[1], 1)
-
-
-def _convolution(line, made, left, right):
-    """XLA for TPUs writes all products so: what meets padding or the gaps of a dilation is no product of the model."""
-    images, kernel, out = re.search(r'dim_labels=(\w+)_(\w+)->(\w+)', line.rest).groups()
-    window = re.search(r'window=\{([^}]*)\}', line.rest)
-    given = dict(part.split('=') for part in window[1].split()) if window else {}
-
-    def values(key, otherwise):
-        return given[key].split('x') if key in given else [otherwise] * sum(map(str.isdecimal, images))
-
-    flops = 2 * right[kernel.index('i')] * made[out.index('f')]
-    flops *= left[images.index('b')] // line.number('batch_group_count', 1)
-    parts = (
-        values(key, one) for key, one in (('stride', '1'), ('pad', '0_0'), ('lhs_dilate', '1'), ('rhs_dilate', '1'))
-    )
-    for axis, (stride, pad, spread, apart) in enumerate(zip(*parts)):
-        sizes = left[images.index(str(axis))], right[kernel.index(str(axis))], made[out.index(str(axis))]
-        flops *= meetings(*sizes, int(stride), int(pad.split('_')[0]), int(spread), int(apart))
-    return flops
-
-
-@functools.lru_cache(4096)
-def meetings(given: int, taps: int, made: int, stride: int, pad: int, spread: int, apart: int) -> int:
-    """How many pairs of an output and a tap along one axis meet one of the numbers given."""
-    places = np.arange(made)[:, None] * stride + np.arange(taps) * apart - pad
-    return int(np.sum((places >= 0) & (places <= (given - 1) * spread) & (places % spread == 0)))

@@ -1,5 +1,6 @@
 """Which devices JAX runs on: decided once, before JAX looks for itself, and never silently the wrong ones."""
 
+import ctypes
 import glob
 import importlib.metadata
 import importlib.util
@@ -24,22 +25,32 @@ def hidden_accelerators() -> dict[str, str]:
     return found
 
 
-def leave_out_tpu() -> None:
-    """Keeps JAX from looking for a TPU where its library is installed, as `diffusion plan` needs it, and there is none:
-    it would write pages of warnings. Nothing is changed where JAX_PLATFORMS says what to use, or where JAX has plugins
-    of other makers."""
-    if jax.config.jax_platforms or importlib.util.find_spec('libtpu') is None or _tpu_here():
-        return
+def leave_out_absent() -> None:
+    """Keeps JAX from looking for TPUs and GPUs where their compilers are installed, as `diffusion plan` needs them, and
+    the devices are not there: it would write pages of warnings. Nothing is changed where JAX_PLATFORMS says what to
+    use, or where JAX has plugins of other makers."""
+    tpu = importlib.util.find_spec('libtpu') is not None
     plugins = {entry.name for entry in importlib.metadata.entry_points(group='jax_plugins')}
-    if all(name.startswith('xla_cuda') for name in plugins):
-        gpu = plugins and 'gpu' in hidden_accelerators()
-        jax.config.update('jax_platforms', 'cuda,cpu' if gpu else 'cpu')
+    if jax.config.jax_platforms or not (tpu or plugins) or not all(name.startswith('xla_cuda') for name in plugins):
+        return
+    present = {'tpu': tpu and _tpu_here(), 'cuda': plugins and _driver_here()}
+    if (tpu and not present['tpu']) or (plugins and not present['cuda']):
+        jax.config.update('jax_platforms', ','.join([*(name for name in present if present[name]), 'cpu']))
 
 
 def _tpu_here() -> bool:
     from jax._src import hardware_utils
 
     return any(map(glob.glob, distributed.TPU_DEVICES)) or hardware_utils.num_available_tpu_chips_and_device_id()[0] > 0
+
+
+def _driver_here() -> bool:
+    """Whether GPUs of NVIDIA can be had: their driver is there, which not every system shows in /dev."""
+    try:
+        ctypes.CDLL('libcuda.so.1')
+    except OSError:
+        return False
+    return True
 
 
 def host_devices(batch: int, cores: int | None = None) -> int:
@@ -62,7 +73,7 @@ def configure(platform: str = 'auto', devices: int = 0, batch: int = 1, processe
         raise ValueError(f"runtime.platform={platform!r}: one of 'auto', 'cpu', 'gpu', 'tpu'")
     threefry.quicken()
     if platform == 'auto':
-        leave_out_tpu()
+        leave_out_absent()
     if platform != 'auto':
         jax.config.update('jax_platforms', {'gpu': 'cuda'}.get(platform, platform))
     if not _started():

@@ -8,7 +8,7 @@ import math
 import jax
 from jax.extend import core
 
-from diffusion.runtime import hlo
+from diffusion.runtime import hlo_products
 
 
 def flops(function, *arguments) -> int:
@@ -60,5 +60,5 @@ def _convolution(equation):
     for axis, stride in enumerate(given['window_strides']):
         sizes = left[images[axis + 2]], right[kernel[axis + 2]], made[out[axis + 2]]
         apart = given['lhs_dilation'][axis], given['rhs_dilation'][axis]
-        found *= hlo.meetings(*sizes, stride, given['padding'][axis][0], *apart)
+        found *= hlo_products.meetings(*sizes, stride, given['padding'][axis][0], *apart)
     return found

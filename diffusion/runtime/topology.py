@@ -1,14 +1,14 @@
-"""Devices that are not there: a TPU slice as its compiler sees it, or as many simulated ones as there are GPUs."""
+"""Devices that are not there: as their compiler sees them, or simulated where that of GPUs is not installed."""
 
 import dataclasses
-import importlib.util
+import importlib.metadata
 import math
 import os
 import re
 
 import jax
 
-from diffusion.runtime import chips
+from diffusion.runtime import chips, gpus
 
 FLAT = ('1x1', '2x2', '2x4', '4x4', '4x8', '8x8', '8x16', '16x16')
 DEEP = ('2x2x1', '2x2x2', '2x2x4', '2x4x4', '4x4x4', '4x4x8', '4x8x8', '8x8x8', '8x8x16', '8x16x16', '16x16x16')
@@ -26,6 +26,7 @@ ENVIRONMENT = {
 }
 QUICK = 'O1'
 INSTALL = "the TPU compiler is not installed: pip install '.[plan]'"
+CUDA = ('jax-cuda13-pjrt', 'jax-cuda12-pjrt')  # the packages that hold XLA's compiler for GPUs of NVIDIA
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +44,16 @@ class Topology:
         return chips.CHIPS[self.kind]
 
     @property
-    def real(self) -> bool:
-        """Whether the compiler of these devices itself is asked."""
-        return not self.chip.node
+    def compiler(self) -> str:
+        """The package of the compiler of these devices and its version, '' where it is not installed."""
+        packages = CUDA if self.chip.node else ('libtpu',)
+        return next((f'{name} {version}' for name in packages if (version := _version(name))), '')
+
+    @property
+    def options(self) -> dict[str, bool]:
+        """For the compiler. Which of XLA's own kernels for a product is the fastest is seen on a GPU alone, and without
+        that some products have none: all are left to cuBLAS, as most are where there is one."""
+        return {'xla_gpu_enable_triton_gemm': False} if self.chip.node and self.compiler else {}
 
     @property
     def chips(self) -> int:
@@ -102,11 +110,14 @@ def _nearest(kind, sides):
 def devices(topology: Topology, quick: bool = False) -> list:
     """What to compile for. Starts JAX on the CPU. quick: with less effort of the TPU's compiler. Raises ValueError
     where that cannot be."""
-    if quick and not topology.real:
-        raise ValueError(f'--quick is for the compiler of TPUs: {topology} is estimated without it')
-    os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
+    if quick and topology.chip.node:
+        raise ValueError(f'--quick is for the compiler of TPUs: that of GPUs takes no longer without it ({topology})')
+    # JAX itself sets a level of 1 where there is none.
+    os.environ.update({key: value for key, value in ENVIRONMENT.items() if os.environ.get(key, '1') == '1'})
     jax.config.update('jax_platforms', 'cpu')
-    if topology.real:
+    if not topology.compiler and not topology.chip.node:
+        raise ValueError(INSTALL)
+    if topology.compiler:
         if quick:  # otherwise the compiler searches for the best tiles of every convolution, seconds for each
             jax.config.update('jax_optimization_level', QUICK)
         return _described(topology)
@@ -123,20 +134,36 @@ def devices(topology: Topology, quick: bool = False) -> list:
 
 
 def _described(topology):
-    if importlib.util.find_spec('libtpu') is None:
-        raise ValueError(INSTALL)
-    # What the TPU's compiler makes can be stored but, without a TPU, not read again: JAX would warn and compile anew.
+    # What is compiled for devices that are not here can be stored but not read again: JAX would warn and compile anew.
     jax.config.update('jax_enable_compilation_cache', False)
     from jax.experimental import topologies
 
+    describe = _gpus_described if topology.chip.node else _slices_described
+    try:
+        return list(describe(topology, topologies.get_topology_desc).devices)
+    except (jax.errors.JaxRuntimeError, RuntimeError) as error:
+        raise ValueError(f'{topology} is not known to its compiler, {topology.compiler} ({_first(error)})') from error
+
+
+def _slices_described(topology, described):
     more = {'num_slices': topology.slices} if topology.slices > 1 else {}
     if topology.kind == 'v4':
         more['chip_config_name'] = 'megacore'  # both cores of a chip as one device, as they come
-    name = f'{topology.kind}:{topology.shape}'
+    return described(platform='tpu', topology_name=f'{topology.kind}:{topology.shape}', **more)
+
+
+def _gpus_described(topology, described):
+    # Groups that fast links join, hosts in each, GPUs in each.
+    shape = f'{topology.slices}x1x{topology.count}'
+    return described(platform='cuda', target_config=gpus.target(topology.kind), topology=shape)
+
+
+def _version(package) -> str:
+    """'' where it is not installed."""
     try:
-        return list(topologies.get_topology_desc(platform='tpu', topology_name=name, **more).devices)
-    except jax.errors.JaxRuntimeError as error:
-        raise ValueError(f'--topology={name}: the compiler knows no such slice ({_first(error)})') from error
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ''
 
 
 def _first(error) -> str:

@@ -16,11 +16,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 from diffusion import build
 from diffusion.programs.planning import compiling, figures, fitting, printed
 from diffusion.programs.reporting import planned, record, view
-from diffusion.runtime import chips, hlo, mesh, roofline, topology
+from diffusion.runtime import chips, gpus, hlo, mesh, products, roofline, topology
 from tests.programs import conftest
 
 COMPILER = importlib.util.find_spec('libtpu') is not None
 needs_compiler = pytest.mark.skipif(not COMPILER, reason="needs the TPU compiler: pip install '.[plan]'")
+CUDA = bool(topology.read('h100:4').compiler)
+needs_cuda = pytest.mark.skipif(not CUDA, reason="needs XLA's compiler for GPUs: pip install '.[plan]'")
 SMALL = ('plan', *(word for word in conftest.TINY if 'runtime' not in word))
 
 
@@ -79,7 +81,7 @@ def test_a_batch_that_does_not_fit(diffusion, tmp_path):
         (('--topology=h100:9',), 'h100:16'),
         (('--topology=h100:8', '--slices=2'), 'h100:16'),
         (('--topology=v5e:2x2', '--slices=0'), 'at least 1'),
-        (('--topology=h100:4', '--quick'), 'h100:4 is estimated without it'),
+        (('--topology=h100:4', '--quick'), 'for the compiler of TPUs'),
         (('--topology=h100:4', '--price=-1'), 'at least 0'),
         (('--topology=h100:4', '--mfu=40'), 'a share'),
         (('--topology=h100:4', '--image=32x32'), 'channels'),
@@ -97,14 +99,56 @@ def test_what_is_refused(call, words, said):
 
 
 def test_without_the_compiler_a_line_says_what_to_install(call, monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if name == 'libtpu' else find(name))
+    monkeypatch.setattr(topology, '_version', lambda package: '')
     done = call(*SMALL, '--topology=v5e:2x2')
     assert done.returncode == 2 and "pip install '.[plan]'" in done.stderr
 
 
+@needs_cuda
 @pytest.mark.long
-def test_gpus_are_estimated_and_the_report_shows_the_plan(call, copied):
+def test_gpus_by_their_compiler(diffusion, tmp_path):
+    """Two nodes, and the products as they are written; then a batch that does not fit."""
+    out = tmp_path / 'plan.json'
+    done = diffusion(*SMALL, '--topology=a100:16', '--config.train.batch=64', f'--out={out}')
+    assert done.returncode == 0 and 'it fits' in done.stdout and 'UNTUNED' in done.stdout, done.stderr
+    assert 'arning' not in done.stderr and '\nW' not in done.stderr, done.stderr
+    plan = json.loads(out.read_text())
+    assert plan['compiler'].startswith('jax-cuda') and not plan['estimated']
+    assert plan['mesh'] == {'slice': 2, 'data': 8, 'fsdp': 1, 'tensor': 1}
+    train, training = plan['programs']['train'], plan['training']
+    # Convolutions with a stride are padded before they are made: their products with that padding count.
+    assert train['flops'] * 16 == pytest.approx(training['model_flops'], rel=0.02)
+    assert train['memory']['arguments'] >= 4 * 4 * plan['weights']
+    assert train['exchanged'] >= 2 * plan['weights'] and train['between_slices'] == train['exchanged']
+    few = [f'--config.preview.{name}=0' for name in ('num', 'every', 'match')]
+    done = diffusion(*SMALL, *few, '--topology=a100-40:4', '--config.train.batch=4194304', f'--out={out}')
+    assert done.returncode == 1 and 'train does not fit: needs ' in done.stdout, done.stderr
+    assert 'of the 27.9 GiB of a chip' in done.stdout
+
+
+@needs_cuda
+@pytest.mark.long
+@pytest.mark.parametrize('kind', gpus.GPUS)
+def test_the_products_of_programs_for_gpus(kind):
+    """Gradients of a convolution, and a loop of products, against the count of what is written."""
+    place = jax.sharding.SingleDeviceSharding(topology.devices(topology.read(f'{kind}:1'))[0])
+
+    def step(x, kernel, stack):
+        numbers = ('NHWC', 'HWIO', 'NHWC')
+        made = lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=numbers)
+        rows = made.reshape(-1, stack.shape[-1])
+        return jnp.sum(jnp.sin(lax.scan(lambda y, w: (jnp.tanh(y @ w), None), rows, stack)[0].astype(jnp.float32)))
+
+    sides = (4, 16, 16, 32), (3, 3, 32, 64), (5, 64, 64)
+    given = [jax.ShapeDtypeStruct(side, jnp.bfloat16, sharding=place) for side in sides]
+    grads = jax.grad(step, (0, 1, 2))
+    text = jax.jit(grads).lower(*given).compile(topology.read(f'{kind}:1').options).as_text()
+    assert hlo.cost(text, 1).flops == products.flops(grads, *given)
+
+
+@pytest.mark.long
+def test_gpus_whose_compiler_is_not_installed_are_estimated_and_the_report_shows_the_plan(call, copied, monkeypatch):
+    monkeypatch.setattr(topology, 'CUDA', ())
     folder = copied()
     done = call(*SMALL, '--topology=h100:4', f'--out={folder / "plan.json"}')
     assert done.returncode == 0 and 'ESTIMATED' in done.stdout

@@ -72,3 +72,31 @@ def test_branches_of_a_scope_that_is_rare_are_left_out():
 
     text = jax.jit(step).lower(jnp.zeros((8, 8))).compile().as_text()
     assert hlo.cost(text, 8).flops == 3 * 2 * 8**3 and hlo.cost(text, 8, rare='rare').flops == 2 * 8**3
+
+
+CALLS = """
+ENTRY %main (x: bf16[8,32,32,64], w: bf16[128,3,3,64], a: bf16[4,16,32], b: bf16[4,32,8]) -> bf16[4,16,8] {
+  %x = bf16[8,32,32,64]{3,2,1,0} parameter(0)
+  %w = bf16[128,3,3,64]{3,2,1,0} parameter(1)
+  %a = bf16[4,16,32]{2,1,0} parameter(2)
+  %b = bf16[4,32,8]{2,1,0} parameter(3)
+  %f = (bf16[8,32,32,128]{3,2,1,0}, u8[0]{0}) custom-call(%x, %w), window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn$convForward"
+  %y = bf16[8,32,32,128]{3,2,1,0} get-tuple-element(%f), index=0
+  %i = (bf16[8,32,32,64]{3,2,1,0}, u8[0]{0}) custom-call(%y, %w), window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn$convBackwardInput"
+  %k = (bf16[128,3,3,64]{3,2,1,0}, u8[0]{0}) custom-call(%x, %y), window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn$convBackwardFilter"
+  ROOT %p = (bf16[4,16,8]{2,1,0}, s8[4194304]{0}) custom-call(%a, %b), custom_call_target="__cublas$TARGET", backend_config={"gemm_backend_config":{"dot_dimension_numbers":{"lhs_contracting_dimensions":["2"],"rhs_contracting_dimensions":["1"],"lhs_batch_dimensions":["0"],"rhs_batch_dimensions":["0"]}}}
+}
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize('target', ['gemm', 'lt$matmul'])
+def test_what_a_program_for_gpus_leaves_to_cublas_and_cudnn(target):
+    text = CALLS.replace('TARGET', target)
+    convolution = 2 * 8 * 64 * 128 * (3 * 32 - 2) ** 2
+    found = hlo.cost(text, 8)
+    assert found.flops == 3 * convolution + 2 * 4 * 16 * 32 * 8
+    # Each convolution reads two of images, kernel and result and writes the third; what cuBLAS works in is no traffic.
+    images, kernel, made = 8 * 32 * 32 * 64, 128 * 3 * 3 * 64, 8 * 32 * 32 * 128
+    assert found.bytes == 2 * (3 * (images + kernel + made) + 4 * (16 * 32 + 32 * 8 + 16 * 8))
+    with pytest.raises(ValueError, match='fmhaSoftmax'):
+        hlo.cost(text.replace('__cudnn$convForward', '__cudnn$fmhaSoftmax'), 8)

@@ -100,7 +100,7 @@ def _lowered(make):
 def _built(name, lowered, where, unknown=None) -> Built:
     program, begin = lowered
     try:
-        compiled = program.compile()
+        compiled = program.compile(where.options)
     except jax.errors.JaxRuntimeError as error:
         return Built(name, time.monotonic() - begin, {}, None, refusal(error))
     seconds = time.monotonic() - begin

@@ -46,8 +46,9 @@ def figures(asked: Asked, trained: list[compiling.Built], others: list[compiling
         'topology': str(asked.where),
         'chips': asked.where.chips,
         'chip': {**dataclasses.asdict(asked.where.chip), 'name': asked.where.kind},
-        'compiler': f'libtpu {_version()}' if asked.where.real else 'CPU, simulated devices',
-        'estimated': not asked.where.real,
+        'compiler': asked.where.compiler or 'CPU, simulated devices',
+        'estimated': not asked.where.compiler,
+        'untuned': bool(asked.where.options),
         'quick': asked.quick,
         'mesh': dict(asked.grid.shape),
         'weights': sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract(asked).params)),
@@ -59,12 +60,6 @@ def figures(asked: Asked, trained: list[compiling.Built], others: list[compiling
         'commit': workdir.commit(),
     }
     return found | ({'training': training(asked, slowest)} if slowest else {})
-
-
-def _version() -> str:
-    import importlib.metadata
-
-    return importlib.metadata.version('libtpu')
 
 
 def abstract(asked: Asked):

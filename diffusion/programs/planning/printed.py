@@ -24,6 +24,8 @@ def lines(plan: dict) -> list[str]:
     ]
     if plan['estimated']:
         said.append('ESTIMATED: the compiler of these chips was not asked; bfloat16 counts as float32 in its bytes')
+    if plan.get('untuned'):
+        said.append('UNTUNED: products by cuBLAS and cuDNN, without the memory that those work in')
     if plan.get('quick'):
         said.append('QUICK: less is fused than in a training, whose bytes and time of the memory are fewer')
     state = ', '.join(f'{name} {size(value)}' for name, value in plan['state'].items() if name != 'other')
