@@ -36,7 +36,7 @@ class Condition(nnx.Module):
         # Without a bias, so that nothing done adds nothing.
         self.augment = layers.linear(augment, features, rngs=rngs, dtype=dtype, bias=False) if augment else None
         self.noise = layers.MLP(features, features, features, rngs=rngs, dtype=dtype)
-        self.label = nnx.Embed(classes + 1, features, dtype=dtype, rngs=rngs) if classes else None
+        self.label = layers.Embed(classes + 1, features, dtype=dtype, rngs=rngs) if classes else None
         tower = functools.partial(text.TextTower, layers=text_layers, rngs=rngs, dtype=dtype)
         self.text = tower(vocabulary, length, text_width, features, states=states) if vocabulary or states else None
 

@@ -53,6 +53,17 @@ def spread(x, inner: bool = False):
     return lax.with_sharding_constraint(x, PartitionSpec(axes, *(None,) * (x.ndim - 2), features))
 
 
+class Embed(nnx.Embed):
+    """A table of vectors by number, whole on every device where they are looked up, however it is kept: taken from a
+    table that is split, each device would have a part of the vectors of all and exchange those."""
+
+    def __call__(self, numbers):
+        table = self.embedding[...].astype(self.dtype)
+        if not jax.sharding.get_abstract_mesh().empty:
+            table = lax.with_sharding_constraint(table, PartitionSpec())
+        return jnp.take(table, numbers, axis=0)
+
+
 class Linear(nnx.Linear):
     """A dense layer whose output lies where its batch does; inner as for `spread`."""
 

@@ -32,11 +32,11 @@ class TextTower(nnx.Module):
 
     def __init__(self, vocabulary, length, width, pooled, *, layers: int, states=0, rngs, dtype=None):
         self.states = states
-        made = functools.partial(parts.linear, states) if states else functools.partial(nnx.Embed, vocabulary)
+        made = functools.partial(parts.linear, states) if states else functools.partial(parts.Embed, vocabulary)
         self.embed = made(width, dtype=dtype, rngs=rngs)
         self.start = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (1, width)))
         self.blocks = nnx.Dict({str(i): TextBlock(width, rngs=rngs, dtype=dtype) for i in range(layers)})
-        self.positions = nnx.Embed(length + 1, width, dtype=dtype, rngs=rngs) if layers else None
+        self.positions = parts.Embed(length + 1, width, dtype=dtype, rngs=rngs) if layers else None
         # Linear, so that without layers a caption is the sum of its words: an MLP here learns whole captions by heart.
         self.pool = parts.linear(width, pooled, rngs=rngs, dtype=dtype)
 
@@ -46,7 +46,7 @@ class TextTower(nnx.Module):
         mask = jnp.pad(there, ((0, 0), (1, 0)), constant_values=True)
         embedded = self.embed(ids.astype(jnp.float32)) if self.states else self.embed(ids)
         start = jnp.broadcast_to(self.start[...].astype(embedded.dtype), (ids.shape[0], 1, self.start.shape[-1]))
-        x = jnp.concatenate([start, parts.spread(embedded)], 1)
+        x = parts.spread(jnp.concatenate([start, parts.spread(embedded)], 1))
         if self.positions is not None:
             x = x + self.positions(jnp.arange(x.shape[1]))
         for block in self.blocks.values():
