@@ -3,8 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 
 from diffusion.nets import layers
+from diffusion.runtime import hlo, mesh
 
 
 @pytest.mark.parametrize('features,dtype', [(32, 'float32'), (8, 'float32'), (64, 'bfloat16')])
@@ -42,3 +44,22 @@ def test_attention_is_softmax_of_the_products():
     with jax.default_matmul_precision('highest'):
         found = module(jnp.asarray(x, jnp.float32), jnp.asarray(context, jnp.float32), jnp.asarray(mask))
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_table_that_is_split_is_exchanged_once_whatever_the_batch(capfd):
+    grid = mesh.make(jax.devices(), fsdp=4, slices=2)
+    graph, params = nnx.split(layers.Embed(12, 64, rngs=nnx.Rngs(0)))
+    kept = jax.device_put(params, NamedSharding(grid, PartitionSpec(None, 'fsdp')))
+
+    def look(params, numbers):
+        return layers.spread(nnx.merge(graph, params)(numbers)) ** 2
+
+    for batch in (8, 256):
+        numbers = jax.device_put(jnp.arange(batch) % 12, mesh.batched(grid))
+        with mesh.in_sight(grid):
+            compiled = jax.jit(look).lower(kept, numbers).compile()
+        found = hlo.cost(compiled.as_text(), 8)
+        assert [one.kind for one in found.collectives] == ['all-gather'] and found.exchanged() == 12 * 64 * 4
+        table = np.asarray(jax.tree.leaves(params)[0])
+        np.testing.assert_array_equal(compiled(kept, numbers), table[np.asarray(numbers)] ** 2)
+    assert 'rematerialization' not in capfd.readouterr().err
