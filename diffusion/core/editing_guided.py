@@ -27,27 +27,18 @@ def pigdm(spread: float = 1.0):
     if not spread > 0:
         raise ValueError(f'spread={spread}: above 0')
 
-    def edit(sampler, measurement):
-        operator, known = measurement.operator, measurement.noise**2
+    def weigh(measurement, residual, variance, _):
+        known = measurement.noise**2
+        hidden = variance * spread**2 / (variance + spread**2)
 
-        def lead(denoise):
-            def led(x, sigma):
-                x0, pull = jax.vjp(lambda x: denoise(x, sigma), x)
-                variance = precond.per_example(sigma**2, x)
-                hidden = variance * spread**2 / (variance + spread**2)
+        def solve(eigenvalues):
+            # In proportion to sigma**2, so that nothing is divided by a small one where s = 0.
+            total = hidden / variance * eigenvalues + known / variance
+            return jnp.where(eigenvalues > 0, 1 / jnp.where(eigenvalues > 0, total, 1.0), 0.0)
 
-                def solve(eigenvalues):
-                    # In proportion to sigma**2, so that nothing is divided by a small one where s = 0.
-                    total = hidden / variance * eigenvalues + known / variance
-                    return jnp.where(eigenvalues > 0, 1 / jnp.where(eigenvalues > 0, total, 1.0), 0.0)
+        return measurement.operator.function(solve, residual)
 
-                return x0 + pull(operator.adjoint(operator.function(solve, measurement.residual(x0))))[0]
-
-            return led
-
-        return lambda denoise, x, sigmas, keys: sampler(lead(denoise), x, sigmas, keys)
-
-    return edit
+    return _led(weigh)
 
 
 def mmps(iterations: int = 3):
@@ -61,22 +52,30 @@ def mmps(iterations: int = 3):
     if iterations < 1:
         raise ValueError(f'iterations={iterations}: at least 1')
 
-    def edit(sampler, measurement):
-        operator, known = measurement.operator, measurement.noise**2
+    def weigh(measurement, residual, variance, hidden):
+        def covariance(v):
+            # Of the equation divided by sigma**2.
+            return measurement.operator.apply(hidden(v)) + measurement.noise**2 / variance * v
 
+        return conjugate_gradients(covariance, residual, iterations)
+
+    return _led(weigh)
+
+
+def _led(weigh):
+    """The editor whose denoiser is D + (dD/dx)^T A^T v. weigh: (measurement, y - A D, sigma**2, the map from v to what
+    is added) -> v."""
+
+    def edit(sampler, measurement):
         def lead(denoise):
             def led(x, sigma):
                 x0, pull = jax.vjp(lambda x: denoise(x, sigma), x)
-                variance = precond.per_example(sigma**2, x)
 
                 def hidden(v):
-                    return pull(operator.adjoint(v))[0]
+                    return pull(measurement.operator.adjoint(v))[0]
 
-                def covariance(v):
-                    return operator.apply(hidden(v)) + known / variance * v
-
-                # Of the equation divided by sigma**2.
-                return x0 + hidden(conjugate_gradients(covariance, measurement.residual(x0), iterations))
+                variance = precond.per_example(sigma**2, x)
+                return x0 + hidden(weigh(measurement, measurement.residual(x0), variance, hidden))
 
             return led
 
