@@ -48,6 +48,11 @@ def check_good(folder: Path, step: int, items: tuple[str, ...] | None = None) ->
         raise manifest.Damaged(f'the checkpoint of step {step} is damaged: {wrong[0]}')
 
 
+def _worth_saying(record) -> bool:
+    """Not that a store that was opened to read is only read."""
+    return not any(words in record.getMessage() for words in ('read_only=True', 'directory is read only'))
+
+
 class Store:
     """Saves and restores trees of arrays by step. Saving is asynchronous; on several processes all of them call.
 
@@ -61,6 +66,7 @@ class Store:
         self._content: dict | None = None
         self._watch: threading.Thread | None = None
         self._failure: BaseException | None = None
+        logging.getLogger('absl').addFilter(_worth_saying)  # by which Orbax warns
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(

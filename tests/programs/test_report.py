@@ -304,11 +304,12 @@ def test_colours_can_be_read_in_light_and_dark():
         assert contrast(mode['--ink'], mixed(mode['--c0'], mode['--page'], 0.5)) >= 4.5  # the strongest cell
 
 
-def test_a_trained_run_with_its_strips(call, trained, data_dir, monkeypatch, tmp_path):
+def test_a_trained_run_with_its_strips(call, trained, data_dir, monkeypatch, tmp_path, caplog):
     """The page of a run as it is made where nothing is asked for."""
     monkeypatch.setenv('TFDS_DATA_DIR', data_dir)
     done = call('report', f'--workdir={trained}')
     assert done.returncode == 0, done.stderr
+    assert [record.getMessage() for record in caplog.records if record.name == 'absl'] == []
     found = pages.Page(trained / 'report.html')
     assert 'Not to be had here' not in found.text and 'finished: 8 of 8 steps' in found.words
     pictures = [PIL.Image.open(io.BytesIO(base64.b64decode(source.partition(',')[2]))) for source in found.images]
