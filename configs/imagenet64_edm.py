@@ -2,8 +2,8 @@
 
     diffusion train --config=configs/imagenet64_edm.py --workdir=runs/imagenet64_edm
 
-Hardware: 32 accelerators of 32 GB (`diffusion plan`, v4:2x4x4: 28.6 GiB a chip). Without augmentation, as EDM's
-(Table 2). Result: unverified.
+Hardware: 32 accelerators of 32 GB (`diffusion plan`: 28.6 GiB a chip on v4:2x4x4, 27.7 on v6e:4x8). Without
+augmentation, as EDM's (Table 2). Result: unverified.
 """
 
 import ml_collections
