@@ -1,9 +1,9 @@
-"""What `diffusion plan` says of every shipped config on the hardware that it names, and of DiT-XL/2 on three pods.
+"""What `diffusion plan` says of every shipped config on the hardware that it names, and of DiT-XL/2 on pods and GPUs.
 
     python benchmarks/plans.py [--only=NAME,...] [--json=plans.json]
 
-Needs the TPU compiler (pip install '.[plan]') and no TPU. The memory and the FLOPs of DiT-XL/2 (Peebles & Xie
-2212.09748: latents of 32 x 32 x 4, patches of 2) stand beside what is counted by hand.
+Needs the compilers (pip install '.[plan]'), no TPU, no GPU, and 20 minutes of 2 cores. The memory and the FLOPs of
+DiT-XL/2 (Peebles & Xie 2212.09748: latents of 32 x 32 x 4, patches of 2) stand beside what is counted by hand.
 """
 
 import json
