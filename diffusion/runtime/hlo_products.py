@@ -12,29 +12,28 @@ from diffusion.runtime import hlo_text
 # Where the images, the kernel and the output of the convolution forwards are in what XLA for GPUs hands to cuDNN, whose
 # window is always that one's: 0 and 1 the operands, 2 the result.
 _CUDNN = {'Forward': (0, 1, 2), 'BackwardInput': (2, 1, 0), 'BackwardFilter': (0, 2, 1)}
-_CALL = re.compile(r'custom_call_target="__cu(?:dnn|blas)\$(?:lt\$)?(\w+)')
+_GEMM = ('gemm', 'matmul')
 
 
 def flops(line: hlo_text.Line, shapes: dict[str, str]) -> int:
     """Two a multiplication, those with padding left out as far as the line itself pads. shapes: of the operands by
     their names. Raises ValueError for a call of a library whose products cannot be told from the text."""
-    called = _CALL.search(line.rest)[1] if line.opcode == 'custom-call' and '__cu' in line.rest else ''
-    if line.opcode not in ('dot', 'convolution') and not (called and _multiplies(line, called)):
+    if not (line.opcode in ('dot', 'convolution') or _multiplies(line)):
         return 0
     arrays = [hlo_text.arrays(shapes[name])[0][1] for name in line.operands[:2]]
     arrays.append(hlo_text.arrays(line.shape)[0][1])
     if line.opcode == 'dot':
         return _product(arrays, re.search(r'lhs_contracting_dims=\{([\d,]*)\}', line.rest)[1])
-    if called in ('gemm', 'matmul'):
+    if line.library in _GEMM:
         return _product(arrays, re.search(r'"lhs_contracting_dimensions":\[([\d,"]*)\]', line.rest)[1].replace('"', ''))
-    kind = next((kind for kind in ('BackwardInput', 'BackwardFilter') if called.endswith(kind)), 'Forward')
+    kind = next((kind for kind in ('BackwardInput', 'BackwardFilter') if line.library.endswith(kind)), 'Forward')
     return _convolution(line, *(arrays[i] for i in _CUDNN[kind]))
 
 
-def _multiplies(line, called):
-    if called.startswith('fmha'):
-        raise ValueError(f'{line.name}: the products of {called} of cuDNN are not told by the program')
-    return called in ('gemm', 'matmul') or called.startswith('conv')
+def _multiplies(line):
+    if line.library.startswith('fmha'):
+        raise ValueError(f'{line.name}: the products of {line.library} of cuDNN are not told by the program')
+    return line.library in _GEMM or line.library.startswith('conv')
 
 
 def _product(arrays, axes):

@@ -17,6 +17,7 @@ _HEADER = re.compile(r'^(ENTRY )?%?([\w.\-]+) .*\{$')
 _CALLED = re.compile(
     r'(calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)|branch_computations=\{([^}]*)\}'
 )
+_LIBRARY = re.compile(r'custom_call_target="__cu(?:dnn|blas)\$(?:lt\$)?(\w+)')
 _SHAPE = re.compile(r'(\w+)\[([\d,]*)\](?:\{([^}]*)\})?')
 _SAME = ('copy', 'bitcast', 'convert', 'reshape')  # of a scalar these hand on its value
 
@@ -43,6 +44,12 @@ class Line:
             names = [one] if one else [part.strip().lstrip('%') for part in several.split(',')]
             found += [('branch' if not how or how.endswith('computation') else how, name) for name in names]
         return tuple(found)
+
+    @functools.cached_property
+    def library(self) -> str:
+        """What it calls of cuBLAS or cuDNN, as 'gemm' or 'convForward'; '' where it calls neither."""
+        found = _LIBRARY.search(self.rest) if self.opcode == 'custom-call' else None
+        return found[1] if found else ''
 
     def number(self, key: str, otherwise: int) -> int:
         """The value of key=NUMBER."""

@@ -5,15 +5,12 @@ updates in place it writes the update: as XLA's own cost analysis counts (xla/se
 the body of a loop once.
 """
 
-import re
-
 from diffusion.runtime import hlo_text
 
 _NOTHING = (
     *('parameter', 'constant', 'get-tuple-element', 'tuple', 'bitcast', 'after-all', 'partition-id', 'replica-id'),
     *('while', 'conditional', 'call', 'async-start', 'async-update', 'domain', 'add-dependency', 'opt-barrier'),
 )
-_LIBRARY = re.compile(r'custom_call_target="__cu(blas|dnn)\$')
 _SLICES = ('dynamic-slice', 'slice', 'gather')
 
 
@@ -40,7 +37,7 @@ def moved(program: hlo_text.Program, computation: str, line: hlo_text.Line) -> i
     if line.opcode == 'scatter':
         return hlo_text.size(shapes[1], True) + 3 * hlo_text.size(shapes[2], True)
     made = hlo_text.parts(line.shape)
-    if line.opcode == 'custom-call' and _LIBRARY.search(line.rest) and len(made) > 1:
+    if line.library and len(made) > 1:
         made = made[:-1]  # the last is what the library works in
     return sum(hlo_text.size(shape, True) for shape in (*made, *shapes))
 

@@ -33,7 +33,7 @@ def leave_out_absent() -> None:
     plugins = {entry.name for entry in importlib.metadata.entry_points(group='jax_plugins')}
     if jax.config.jax_platforms or not (tpu or plugins) or not all(name.startswith('xla_cuda') for name in plugins):
         return
-    present = {'tpu': tpu and _tpu_here(), 'cuda': plugins and _driver_here()}
+    present = {'tpu': tpu and _tpu_here(), 'cuda': plugins and _gpu_here()}
     if (tpu and not present['tpu']) or (plugins and not present['cuda']):
         jax.config.update('jax_platforms', ','.join([*(name for name in present if present[name]), 'cpu']))
 
@@ -44,13 +44,12 @@ def _tpu_here() -> bool:
     return any(map(glob.glob, distributed.TPU_DEVICES)) or hardware_utils.num_available_tpu_chips_and_device_id()[0] > 0
 
 
-def _driver_here() -> bool:
-    """Whether GPUs of NVIDIA can be had: their driver is there, which not every system shows in /dev."""
+def _gpu_here() -> bool:
+    """By the driver of NVIDIA itself: not every system shows its GPUs in /dev, and some have the driver and no GPU."""
     try:
-        ctypes.CDLL('libcuda.so.1')
+        return ctypes.CDLL('libcuda.so.1').cuInit(0) == 0
     except OSError:
         return False
-    return True
 
 
 def host_devices(batch: int, cores: int | None = None) -> int:

@@ -141,7 +141,7 @@ def _described(topology):
     describe = _gpus_described if topology.chip.node else _slices_described
     try:
         return list(describe(topology, topologies.get_topology_desc).devices)
-    except (jax.errors.JaxRuntimeError, RuntimeError) as error:
+    except RuntimeError as error:
         raise ValueError(f'{topology} is not known to its compiler, {topology.compiler} ({_first(error)})') from error
 
 

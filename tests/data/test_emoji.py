@@ -83,9 +83,9 @@ def test_drawing_again_gives_the_stored_pixels():
             layout_engine=PIL.ImageFont.Layout.RAQM,
         )
     except OSError:
-        pytest.skip('no Noto Color Emoji here')
+        pytest.skip('needs the font Noto Color Emoji: apt-get install fonts-noto-color-emoji')
     if not PIL.features.check('raqm'):
-        pytest.skip('this Pillow has no libraqm')
+        pytest.skip('needs a Pillow with libraqm, which joins the parts of an emoji: apt-get install libraqm0')
     chosen, pictures = emoji_dataset.read('faces', 32)
     for i in (0, 50, 120):
         text = ''.join(chr(int(point, 16)) for point in chosen[i].id.split('-'))

@@ -82,7 +82,7 @@ def _family(group):
     return found
 
 
-@pytest.mark.skipif(not pathlib.Path('/proc/self/stat').exists(), reason='reads /proc')
+@pytest.mark.skipif(not pathlib.Path('/proc/self/stat').exists(), reason='counts processes in /proc, which Linux has')
 @pytest.mark.parametrize('ending', ['SIGINT', 'SIGKILL', pytest.param('fault', marks=pytest.mark.pods)])
 def test_no_process_is_left_behind(tmp_path, ending):
     """SIGINT goes to the whole group, as a terminal sends it; the others to the parent alone."""

@@ -58,7 +58,7 @@ def test_a_tensor_is_the_part_of_its_storage_that_is_said(written):
 
 
 def test_what_pytorch_writes_is_read(tmp_path):
-    torch = pytest.importorskip('torch', reason='only to write what is read')
+    torch = pytest.importorskip('torch', reason="needs PyTorch, to write a file that we read: pip install '.[parity]'")
     x = torch.arange(24, dtype=torch.float32).reshape(4, 6)
     state = collections.OrderedDict(
         [('a', x), ('b.part', x[1:3, ::2]), ('c', torch.nn.Parameter(x.T)), ('n', torch.tensor(3))]

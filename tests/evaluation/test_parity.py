@@ -41,7 +41,7 @@ def test_metrics_are_torch_fidelitys(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[parity.PACKAGE].FeatureExtractorInceptionV3, 'INPUT_IMAGE_SIZE', SIDE)
     from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
 
-    torch = pytest.importorskip('torch', reason="parity needs the extra 'parity', which nothing else does")
+    torch = pytest.importorskip('torch', reason="needs PyTorch, which this is held against: pip install '.[parity]'")
     network = functional.functional(lambda rngs: inception.Inception(rngs=rngs))
     params = inception.parameters(tensors)
     apply = jax.jit(network.apply)

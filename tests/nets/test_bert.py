@@ -152,8 +152,10 @@ def test_a_cache_cut_short_is_made_again(folder, tmp_path):
 
 @pytest.mark.long
 def test_states_are_those_of_transformers(tmp_path):
-    torch = pytest.importorskip('torch', reason="parity needs the extra 'parity', which nothing else does")
-    transformers = pytest.importorskip('transformers', reason="parity needs the extra 'parity'")
+    torch = pytest.importorskip('torch', reason="needs PyTorch, which this is held against: pip install '.[parity]'")
+    transformers = pytest.importorskip(
+        'transformers', reason="needs transformers, which this is held against: pip install '.[parity]'"
+    )
     folder = small.write(tmp_path / 'bert')
     ids, mask = wordpieces.opened(folder).encode(CAPTIONS)
     theirs = transformers.BertModel.from_pretrained(folder, add_pooling_layer=False).eval()

@@ -72,8 +72,10 @@ def test_words_are_split_and_joined_as_told(tmp_path):
 
 def test_scores_are_hugging_faces(tmp_path):
     """Random weights through the file that their package writes: tokens equal, unit vectors and scores within 1e-4."""
-    torch = pytest.importorskip('torch', reason="parity needs the extra 'parity', which nothing else does")
-    transformers = pytest.importorskip('transformers', reason="parity needs the extra 'parity'")
+    torch = pytest.importorskip('torch', reason="needs PyTorch, which this is held against: pip install '.[parity]'")
+    transformers = pytest.importorskip(
+        'transformers', reason="needs transformers, which this is held against: pip install '.[parity]'"
+    )
     torch.manual_seed(0)
     pairs, tokens = written(tmp_path, {})
     end = tokens[byte_pairs.END]

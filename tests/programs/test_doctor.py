@@ -1,3 +1,8 @@
+import ctypes
+import importlib.metadata
+import importlib.util
+import types
+
 import pytest
 
 from diffusion import cli
@@ -43,3 +48,41 @@ def test_programs_and_their_help(capsys):
 )
 def test_host_devices_divide_the_batch(batch, cores, devices):
     assert platform.host_devices(batch, cores) == devices
+
+
+CUDA_SUCCESS, CUDA_ERROR_NO_DEVICE = 0, 100
+
+
+@pytest.mark.parametrize(
+    'compilers,tpu,driver,platforms',
+    [
+        ('', False, None, None),
+        ('libtpu', False, None, 'cpu'),
+        ('xla_cuda13', False, None, 'cpu'),
+        ('libtpu xla_cuda13', False, None, 'cpu'),
+        ('libtpu xla_cuda13', False, CUDA_ERROR_NO_DEVICE, 'cpu'),
+        ('libtpu xla_cuda13', False, CUDA_SUCCESS, 'cuda,cpu'),
+        ('libtpu xla_cuda13', True, None, 'tpu,cpu'),
+        ('libtpu', True, None, None),
+        ('xla_cuda13', False, CUDA_SUCCESS, None),
+        ('libtpu xla_other', False, None, None),
+    ],
+)
+def test_jax_looks_only_for_devices_that_are_there(monkeypatch, compilers, tpu, driver, platforms):
+    """driver: what NVIDIA's says when it is asked for GPUs, None where it is not installed."""
+
+    def library(name):
+        if driver is None:
+            raise OSError(name)
+        return types.SimpleNamespace(cuInit=lambda flags: driver)
+
+    said = []
+    config = types.SimpleNamespace(jax_platforms=None, update=lambda key, value: said.append((key, value)))
+    entries = [types.SimpleNamespace(name=name) for name in compilers.split() if name.startswith('xla')]
+    monkeypatch.setattr(platform, 'jax', types.SimpleNamespace(config=config))
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: 'libtpu' if name in compilers.split() else None)
+    monkeypatch.setattr(importlib.metadata, 'entry_points', lambda group: entries)
+    monkeypatch.setattr(platform, '_tpu_here', lambda: tpu)
+    monkeypatch.setattr(ctypes, 'CDLL', library)
+    platform.leave_out_absent()
+    assert said == ([('jax_platforms', platforms)] if platforms else [])
