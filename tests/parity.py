@@ -33,7 +33,7 @@ def published():
 
 def theirs(tensors, folder, monkeypatch):
     """uint8 images [N, H, W, 3] -> features and logits as torch-fidelity finds them; skips where that is not there."""
-    torch = pytest.importorskip('torch', reason="parity needs the extra 'parity', which nothing else does")
+    torch = pytest.importorskip('torch', reason="needs PyTorch, which this is held against: pip install '.[parity]'")
     for name in ('torchvision', 'torchvision.datasets', 'torchvision.transforms', 'torchvision.transforms.functional'):
         monkeypatch.setitem(sys.modules, name, mock.MagicMock())  # for other networks than this one
     package = pytest.importorskip(PACKAGE, reason="parity needs the extra 'parity': pip install 'diffusion[parity]'")

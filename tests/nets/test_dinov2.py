@@ -77,8 +77,10 @@ def test_the_size_is_read_off_the_weights():
 @pytest.mark.parametrize('gated', [False, True], ids=['mlp', 'swiglu'])
 def test_features_are_hugging_faces(tmp_path, gated):
     """The same random weights, through the file that their package writes: within 1e-4, positions stretched or not."""
-    torch = pytest.importorskip('torch', reason="parity needs the extra 'parity', which nothing else does")
-    transformers = pytest.importorskip('transformers', reason="parity needs the extra 'parity'")
+    torch = pytest.importorskip('torch', reason="needs PyTorch, which this is held against: pip install '.[parity]'")
+    transformers = pytest.importorskip(
+        'transformers', reason="needs transformers, which this is held against: pip install '.[parity]'"
+    )
     torch.manual_seed(0)
     config = transformers.Dinov2Config(
         hidden_size=128, num_hidden_layers=2, num_attention_heads=2, image_size=70, patch_size=14, use_swiglu_ffn=gated
